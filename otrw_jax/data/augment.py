@@ -1,0 +1,168 @@
+"""What happens to an image between the stored bytes and the network, inside jit."""
+
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
+
+PaddingMode = Literal["reflect", "zero"]
+
+
+class Preprocessing(NamedTuple):
+    """How stored images become a network's inputs.
+
+    Attributes:
+        train: (key, inputs uint8 [b h w c]) -> float32 [b h w c], with augmentation.
+        evaluate: inputs uint8 [b h w c] -> float32 [b h w c], without.
+    """
+
+    train: Callable[[Key[Array, ""], UInt8[Array, "b h w c"]], Float[Array, "b h w c"]]
+    evaluate: Callable[[UInt8[Array, "b h w c"]], Float[Array, "b h w c"]]
+
+
+class _Statistics(NamedTuple):
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmented: bool
+
+
+# CIFAR: the constants of Meta-Weight-Net, MetaSAug and this method, for both datasets alike.
+_CIFAR = _Statistics(
+    scale=255.0,
+    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+    augmented=True,
+)
+# Digits: mean and standard deviation of the training pixels, rounded.
+_DIGITS = _Statistics(scale=16.0, mean=(0.31,), std=(0.38,), augmented=False)
+_STATISTICS = {"digits": _DIGITS, "cifar10": _CIFAR, "cifar100": _CIFAR}
+
+
+@functools.cache
+def preprocessing(
+    name: str, augment: bool = True, padding: PaddingMode = "reflect"
+) -> Preprocessing:
+    """The preprocessing of a dataset: standardised pixels, and crops and flips in training.
+
+    CIFAR images are padded by 4 pixels, cropped at random and flipped with probability 1/2.
+    Reflecting padding belongs to the meta family of long-tailed CIFAR, zero padding (black,
+    before standardisation) to the LDAM family. Digits are never augmented: a shifted or
+    mirrored digit of 8×8 pixels is another picture.
+
+    The same arguments give the same functions, so jit compiles once.
+
+    Args:
+        name: "digits", "cifar10" or "cifar100".
+        augment: whether `train` crops and flips; if not, it does what `evaluate` does.
+        padding: "reflect" or "zero".
+
+    Raises:
+        ValueError: the name or the padding is unknown.
+    """
+    if name not in _STATISTICS:
+        raise ValueError(
+            f"no preprocessing for {name!r}; it must be one of {', '.join(_STATISTICS)}"
+        )
+    _check_mode(padding)
+    scale, mean, std, augmented = _STATISTICS[name]
+
+    def evaluate(inputs):
+        return standardise(inputs, mean, std, scale=scale)
+
+    def train(key, inputs):
+        if augment and augmented:
+            inputs = random_crop_flip(key, inputs, mode=padding)
+        return evaluate(inputs)
+
+    return Preprocessing(train, evaluate)
+
+
+def standardise(
+    images: Num[Array, "b h w c"],
+    mean: float | tuple[float, ...],
+    std: float | tuple[float, ...],
+    *,
+    scale: float = 255.0,
+) -> Float[Array, "b h w c"]:
+    """Each channel less its mean, over its standard deviation: (x / scale - mean) / std.
+
+    Args:
+        images: values from 0 to `scale`, usually uint8.
+        mean: of x / scale, one number or one for each channel.
+        std: likewise, and positive.
+        scale: the largest value a pixel can have.
+
+    Returns:
+        float32.
+    """
+    std = np.asarray(std, np.float64).reshape(1, 1, 1, -1)
+    shift = np.asarray(mean, np.float64).reshape(1, 1, 1, -1) / std
+    factor = 1.0 / (scale * std)
+    return images.astype(jnp.float32) * factor.astype(np.float32) - shift.astype(np.float32)
+
+
+def random_crop_flip(
+    key: Key[Array, ""],
+    images: Num[Array, "b h w c"],
+    *,
+    padding: int = 4,
+    mode: PaddingMode = "reflect",
+    flip: bool = True,
+) -> Num[Array, "b h w c"]:
+    """A random crop of each padded image, of the image's own size, and a random mirroring.
+
+    Every image has an offset of its own, uniform over the (2·padding + 1)² crops, and is
+    mirrored left to right with probability 1/2. The dtype is kept. One gather does it all,
+    without a padded copy.
+
+    Args:
+        key: decides the crops and the mirrorings; the same key gives the same images.
+        images: uint8 or float.
+        padding: pixels added on every side.
+        mode: "reflect" mirrors at the border without repeating the edge, "zero" adds zeros.
+        flip: whether to mirror.
+
+    Raises:
+        ValueError: the mode is unknown, or `padding` is negative or too large to reflect.
+    """
+    _check_mode(mode)
+    batch, height, width, _ = images.shape
+    if padding < 0 or (mode == "reflect" and padding >= min(height, width)):
+        raise ValueError(
+            f"padding is {padding} for images of {height}×{width}; it must be 0 or more, "
+            "and smaller than the image's sides to reflect"
+        )
+    offset_key, flip_key = jax.random.split(key)
+    offsets = jax.random.randint(offset_key, (batch, 2), -padding, padding + 1)
+    rows = offsets[:, :1] + jnp.arange(height)[None, :]
+    columns = offsets[:, 1:] + jnp.arange(width)[None, :]
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, 0.5, (batch, 1))
+        columns = jnp.where(mirrored, columns[:, ::-1], columns)
+    crops = images[
+        jnp.arange(batch)[:, None, None],
+        _reflect(rows, height)[:, :, None],
+        _reflect(columns, width)[:, None, :],
+    ]
+    if mode == "reflect":
+        return crops
+    inside = _inside(rows, height)[:, :, None, None] & _inside(columns, width)[:, None, :, None]
+    return jnp.where(inside, crops, jnp.zeros((), images.dtype))
+
+
+def _reflect(index: Int[Array, "b n"], size: int) -> Int[Array, "b n"]:
+    return (size - 1) - jnp.abs((size - 1) - jnp.abs(index))
+
+
+def _inside(index: Int[Array, "b n"], size: int) -> Bool[Array, "b n"]:
+    return (index >= 0) & (index < size)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in ("reflect", "zero"):
+        raise ValueError(f"padding mode is {mode!r}; it must be 'reflect' or 'zero'")

@@ -1,0 +1,179 @@
+"""What a classifier got right, and how sure it was.
+
+Two statistics are gathered batch by batch, both plain sums: the confusion matrix and the
+calibration bins. Statistics of batches add up to the statistics of their union; every metric is
+a function of the sums, taken once. Metrics are fractions; only `summarise` speaks in percent.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Real
+
+
+def confusion_matrix(
+    predictions: Int[Array, "n"],
+    labels: Int[Array, "n"],
+    num_classes: int,
+    mask: Bool[Array, "n"] | None = None,
+) -> Int[Array, "k k"]:
+    """Number of examples of each true class (row) given to each predicted class (column).
+
+    Args:
+        predictions: predicted classes, in 0..K-1.
+        labels: true classes, in 0..K-1. Where the mask is False, any value may stand.
+        num_classes: K.
+        mask: True for the examples that count; absent, all do.
+
+    Raises:
+        AssertionError: the arguments are not vectors of one length.
+    """
+    chex.assert_rank(predictions, 1)
+    counted = _counted(predictions.shape[0], mask)
+    chex.assert_equal_shape([predictions, labels, counted])
+    zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
+    return zeros.at[labels, predictions].add(counted.astype(jnp.int32))
+
+
+def top1_error(confusion: Int[Array, "k k"]) -> Float[Array, ""]:
+    """Fraction of examples whose predicted class is not the true one; nan without examples."""
+    return 1 - _ratio(jnp.trace(confusion), confusion.sum())
+
+
+def per_class_accuracy(confusion: Int[Array, "k k"]) -> Float[Array, "k"]:
+    """Fraction of each class's examples that are predicted right; nan for a class with none."""
+    return _ratio(jnp.diagonal(confusion), confusion.sum(axis=1))
+
+
+def balanced_accuracy(confusion: Int[Array, "k k"]) -> Float[Array, ""]:
+    """Mean of the per-class accuracies over the classes that have examples."""
+    return jnp.nanmean(per_class_accuracy(confusion))
+
+
+def shot_accuracy(
+    confusion: Int[Array, "k k"],
+    train_counts: Real[Array, "k"],
+    many: int = 100,
+    few: int = 20,
+) -> dict[str, Float[Array, ""]]:
+    """Mean per-class accuracy of the many-, medium- and few-shot classes.
+
+    Classes with more than `many` training examples are many-shot, those with fewer than `few`
+    few-shot, the others (both ends included) medium-shot. A class without test examples is left
+    out; a group without classes has nan. Liu et al., Large-Scale Long-Tailed Recognition in an
+    Open World, CVPR 2019, section 4.
+
+    Raises:
+        ValueError: `few` is above `many`.
+        AssertionError: the confusion matrix and the counts differ in their number of classes.
+    """
+    if few > many:
+        raise ValueError(f"few ({few}) is above many ({many}): no class would be medium-shot")
+    chex.assert_shape(confusion, (len(train_counts), len(train_counts)))
+    counts = jnp.asarray(train_counts)
+    accuracy = per_class_accuracy(confusion)
+    groups = {
+        "many": counts > many,
+        "medium": (counts >= few) & (counts <= many),
+        "few": counts < few,
+    }
+    return {
+        name: jnp.nanmean(jnp.where(members, accuracy, jnp.nan)) for name, members in groups.items()
+    }
+
+
+@struct.dataclass
+class CalibrationBins:
+    """Sums over the examples whose confidence falls into each bin; `+` joins two batches.
+
+    Attributes:
+        confidence: sum of the predicted class's probability.
+        correct: number of examples predicted right.
+        count: number of examples.
+    """
+
+    confidence: Float[Array, "bins"]
+    correct: Int[Array, "bins"]
+    count: Int[Array, "bins"]
+
+    def __add__(self, other: "CalibrationBins") -> "CalibrationBins":
+        return jax.tree.map(jnp.add, self, other)
+
+
+def calibration_bins(
+    logits: Float[Array, "n k"],
+    labels: Int[Array, "n"],
+    num_bins: int = 15,
+    mask: Bool[Array, "n"] | None = None,
+) -> CalibrationBins:
+    """Confidence and correctness, gathered in `num_bins` bins ((i-1)/M, i/M] of confidence.
+
+    Args:
+        logits: unnormalised log-probabilities of the K classes.
+        labels: true classes, in 0..K-1.
+        num_bins: number of bins, M.
+        mask: True for the examples that count; absent, all do.
+
+    Raises:
+        AssertionError: the shapes are not `[n k]`, `[n]` and `[n]`.
+    """
+    chex.assert_rank(logits, 2)
+    counted = _counted(logits.shape[0], mask)
+    chex.assert_shape((labels, counted), (logits.shape[0],))
+    confidence = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
+    correct = (logits.argmax(axis=-1) == labels) & counted
+    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
+    return CalibrationBins(
+        confidence=jax.ops.segment_sum(jnp.where(counted, confidence, 0), bins, num_bins),
+        correct=jax.ops.segment_sum(correct.astype(jnp.int32), bins, num_bins),
+        count=jax.ops.segment_sum(counted.astype(jnp.int32), bins, num_bins),
+    )
+
+
+def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
+    """Mean over examples of |accuracy - confidence| of their bin; nan without examples.
+
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
+    """
+    return _ratio(jnp.abs(bins.correct - bins.confidence).sum(), bins.count.sum())
+
+
+def summarise(
+    confusion: Int[Array, "k k"],
+    bins: CalibrationBins,
+    train_counts: Real[Array, "k"],
+    many: int = 100,
+    few: int = 20,
+) -> dict[str, float]:
+    """All metrics as Python floats in percent: what a report prints.
+
+    The keys are `error` (top-1), `balanced_accuracy`, `many_accuracy`, `medium_accuracy`,
+    `few_accuracy` and `ece`. A group of classes that is empty has nan.
+
+    Args:
+        confusion: confusion matrix of the whole test set.
+        bins: calibration bins of the whole test set.
+        train_counts: number of training examples of each class.
+        many, few: bounds of the groups; see `shot_accuracy`.
+
+    Raises:
+        ValueError: `few` is above `many`.
+        AssertionError: the confusion matrix and the counts differ in their number of classes.
+    """
+    shots = shot_accuracy(confusion, train_counts, many, few)
+    fractions = {
+        "error": top1_error(confusion),
+        "balanced_accuracy": balanced_accuracy(confusion),
+        **{f"{group}_accuracy": accuracy for group, accuracy in shots.items()},
+        "ece": expected_calibration_error(bins),
+    }
+    return {name: 100 * float(value) for name, value in jax.device_get(fractions).items()}
+
+
+def _counted(size: int, mask: Bool[Array, "n"] | None) -> Bool[Array, "n"]:
+    return jnp.ones(size, bool) if mask is None else jnp.asarray(mask, bool)
+
+
+def _ratio(total: Real[Array, "..."], count: Int[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)

@@ -1,0 +1,88 @@
+"""Costs against NumPy, and at vectors without a direction."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from otrw_jax.ot.costs import combined_cost, feature_cost, label_cost
+
+RNG = np.random.default_rng(0)
+TRAIN, META = (RNG.normal(size=(size, 6)).astype(np.float32) for size in (9, 4))
+TRAIN_LABELS, META_LABELS = RNG.integers(0, 3, 9), np.array([0, 1, 2, 1])
+
+
+def numpy_feature_cost(x, y):
+    x, y = np.float64(x), np.float64(y)
+    return np.array([[1 - p @ q / np.sqrt(p @ p) / np.sqrt(q @ q) for q in y] for p in x])
+
+
+def test_label_cost():
+    cost = label_cost(TRAIN_LABELS, META_LABELS)
+    wanted = [[float(p != q) for q in META_LABELS] for p in TRAIN_LABELS]
+    assert cost.dtype == jnp.float32
+    np.testing.assert_array_equal(cost, wanted)
+
+
+def test_feature_cost():
+    wanted = numpy_feature_cost(TRAIN, META)
+    np.testing.assert_allclose(feature_cost(TRAIN, META), wanted, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(feature_cost)(TRAIN, META), wanted, atol=1e-6)
+    np.testing.assert_allclose(feature_cost(1e-3 * TRAIN, 1e3 * META), wanted, atol=1e-6)
+
+
+def test_feature_cost_of_equal_opposite_and_orthogonal_vectors():
+    cost = feature_cost(jnp.array([[2.0, 0.0]]), jnp.array([[3.0, 0.0], [-1.0, 0.0], [0.0, 5.0]]))
+    np.testing.assert_allclose(cost, [[0.0, 2.0, 1.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("feature_weight", "label_weight"), [(1.0, 1.0), (0.5, 0.1)])
+def test_combined_cost(feature_weight, label_weight):
+    cost = combined_cost(
+        TRAIN,
+        TRAIN_LABELS,
+        META,
+        META_LABELS,
+        feature_weight=feature_weight,
+        label_weight=label_weight,
+    )
+    label = TRAIN_LABELS[:, None] != META_LABELS[None, :]
+    wanted = feature_weight * numpy_feature_cost(TRAIN, META) + label_weight * label
+    np.testing.assert_allclose(cost, wanted, atol=1e-6)
+
+
+def test_gradient_of_the_feature_cost():
+    def weighted(x, y):
+        return jnp.vdot(jnp.arange(36.0).reshape(9, 4), feature_cost(x, y))
+
+    gradients = jax.jit(jax.grad(weighted, argnums=(0, 1)))(TRAIN, META)
+    for place, (gradient, x) in enumerate(zip(gradients, (TRAIN, META), strict=True)):
+        change = RNG.normal(size=x.shape)
+        ends = []
+        for sign in (1, -1):
+            inputs = [np.float64(TRAIN), np.float64(META)]
+            inputs[place] = inputs[place] + sign * 1e-6 * change
+            ends.append(np.vdot(np.arange(36.0).reshape(9, 4), numpy_feature_cost(*inputs)))
+        np.testing.assert_allclose(np.vdot(gradient, change), (ends[0] - ends[1]) / 2e-6, rtol=1e-4)
+
+
+def test_a_zero_vector_costs_one_and_has_no_gradient():
+    train = jnp.asarray(TRAIN).at[2].set(0.0)
+    meta = jnp.asarray(META).at[1].set(0.0)
+    cost = feature_cost(train, meta)
+    np.testing.assert_array_equal(cost[2], np.ones(4))
+    np.testing.assert_array_equal(cost[:, 1], np.ones(9))
+    total = jax.jit(jax.grad(lambda x, y: feature_cost(x, y).sum(), argnums=(0, 1)))
+    by_train, by_meta = total(train, meta)
+    assert np.isfinite(by_train).all() and np.isfinite(by_meta).all()
+    assert not by_train[2].any() and not by_meta[1].any()
+    assert by_train[0].any() and by_meta[0].any()
+
+
+def test_shapes_are_checked():
+    with pytest.raises(AssertionError):
+        feature_cost(TRAIN, META[:, :5])
+    with pytest.raises(AssertionError):
+        combined_cost(TRAIN, TRAIN_LABELS[:8], META, META_LABELS)
+    with pytest.raises(AssertionError):
+        label_cost(TRAIN_LABELS[:, None], META_LABELS)

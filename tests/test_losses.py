@@ -1,0 +1,86 @@
+from decimal import Decimal, localcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+
+from otrw_jax.losses import cross_entropy, effective_number_weights
+
+
+def reference_weights(counts, beta):
+    with localcontext(prec=60):
+        beta = Decimal(beta)
+        raw = [(1 - beta) / (1 - beta**n) if n else Decimal(0) for n in counts]
+        return np.array([float(w * len(counts) / sum(raw)) for w in raw])
+
+
+def test_cross_entropy_is_the_negative_log_probability_of_the_label():
+    rng = np.random.default_rng(0)
+    logits = 10 * rng.normal(size=(6, 4)).astype(np.float32)
+    labels = rng.integers(0, 4, size=6)
+    expected = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(6), labels]
+    np.testing.assert_allclose(cross_entropy(logits, labels), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(cross_entropy)(logits, labels), expected, 1e-5, 1e-6)
+
+
+def test_cross_entropy_is_finite_for_extreme_logits():
+    logits = jnp.array([[1e4, -1e4], [-1e4, 1e4]])
+    np.testing.assert_allclose(cross_entropy(logits, jnp.array([0, 0])), [0, 2e4])
+
+
+@pytest.mark.parametrize("labels", [np.zeros(1, int), np.zeros((3, 1), int), np.zeros(4, int)])
+def test_cross_entropy_refuses_labels_that_would_broadcast(labels):
+    with pytest.raises(AssertionError):
+        cross_entropy(jnp.zeros((3, 2)), labels)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.sampled_from([0, 1, 2, 7, 100, 4990, 10**6]), min_size=5, max_size=5),
+    beta=st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.9999, 1 - 1e-6, 1 - 1e-9]),
+)
+def test_weights_agree_with_sixty_digits(counts, beta):
+    if not any(counts):
+        return
+    weights = effective_number_weights(np.array(counts), beta)
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights, reference_weights(counts, beta), rtol=2e-6)
+
+
+def test_weights_of_long_tailed_cifar_10():
+    counts = [4990, 2991, 1793, 1074, 644, 386, 231, 138, 83, 49]
+    weights = effective_number_weights(jnp.array(counts))
+    np.testing.assert_allclose(weights, reference_weights(counts, 0.9999), rtol=1e-6)
+    np.testing.assert_allclose(weights.sum(), 10, rtol=1e-6)
+    assert (np.diff(weights) > 0).all()
+
+
+def test_beta_zero_weights_all_classes_alike():
+    np.testing.assert_allclose(effective_number_weights(np.array([1, 20, 300]), 0.0), np.ones(3))
+
+
+def test_an_absent_class_has_weight_zero_and_the_others_share_k():
+    weights = effective_number_weights(np.array([5, 0, 5, 5]))
+    np.testing.assert_allclose(weights, [4 / 3, 0, 4 / 3, 4 / 3], rtol=1e-6)
+
+
+def test_weights_are_the_same_under_jit():
+    counts = jnp.array([1, 0, 10, 1000])
+    jitted = jax.jit(effective_number_weights)
+    np.testing.assert_allclose(jitted(counts), effective_number_weights(counts), rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5, float("nan")])
+def test_beta_outside_its_range_is_an_error(beta):
+    with pytest.raises(ValueError, match="beta"):
+        effective_number_weights(np.array([1, 2]), beta)
+
+
+@pytest.mark.parametrize("counts", [[1, -2], [1.0, np.nan], [1.0, np.inf], [0, 0]])
+def test_impossible_counts_are_an_error(counts):
+    with pytest.raises(ValueError, match="counts"):
+        effective_number_weights(np.array(counts))
