@@ -21,20 +21,31 @@ class Checkpoints:
     few, the last of each stage and the one marked best are kept.
     """
 
-    def __init__(self, directory: str | pathlib.Path, stage_ends: tuple[int, ...] = (), keep=2):
-        """Opens (and creates) the folder.
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        stage_ends: tuple[int, ...] = (),
+        keep: int = 2,
+        read_only: bool = False,
+    ):
+        """Opens the folder.
 
         Args:
             directory: folder of the checkpoints.
             stage_ends: numbers that are never deleted.
             keep: how many of the newest are kept.
+            read_only: only read. Otherwise the folder is created, and what a killed run left half
+                written is deleted, so two that write must not be open at once.
         """
         self._directory = pathlib.Path(directory).absolute()
         self._policy = _Keep(stage_ends, keep)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+            save_interval_steps=0 if read_only else 1,
         )
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -116,8 +127,8 @@ class Checkpoints:
         return steps[-1] if step is None else step
 
     def _check(self, abstract, step):
-        saved = _shapes(self._manager.item_metadata(step).state)
-        wanted = _shapes(abstract)
+        saved = _types(self._manager.item_metadata(step).state)
+        wanted = _types(abstract)
         differing = [
             f"{name} is {saved.get(name, 'absent')}, wanted {wanted.get(name, 'none')}"
             for name in sorted(saved.keys() | wanted.keys())
@@ -144,10 +155,10 @@ class _Keep:
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
-def _shapes(tree: PyTree) -> dict[str, Any]:
+def _types(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "/".join(_key(part) for part in path): tuple(leaf.shape)
+        "/".join(_key(part) for part in path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
         if hasattr(leaf, "shape")
     }

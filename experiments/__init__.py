@@ -1,0 +1,1 @@
+"""Scripts that compose the library into runs that anyone can repeat."""

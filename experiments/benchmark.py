@@ -1,0 +1,63 @@
+"""Measures the OT gradient, the Sinkhorn threshold and the training step on this machine.
+
+python -m experiments.benchmark --quick --out=benchmark.json --markdown=docs/results.md
+"""
+
+import difflib
+import shlex
+import sys
+import time
+
+from absl import flags
+
+from experiments.benchmarks import gradient, step, tables, threshold
+from experiments.benchmarks.timing import QUICK, Effort
+from experiments.cli import run_app
+from otrw_jax.checkpoints import write_json
+
+QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
+ONLY = flags.DEFINE_list("only", [], "Sections to measure: gradient, threshold, step; else all.")
+OUT = flags.DEFINE_string("out", None, "JSON file for every measurement.")
+MARKDOWN = flags.DEFINE_string("markdown", None, "Document whose benchmark section is rewritten.")
+
+SECTIONS = {"gradient": gradient, "threshold": threshold, "step": step}
+
+
+def main(argv: list[str]) -> None:
+    """Measures, prints the tables and writes what was asked for."""
+    del argv
+    names = chosen_sections(ONLY.value)
+    machine = tables.machine()
+    records, parts = [], []
+    for name in names:
+        start = time.perf_counter()
+        found = SECTIONS[name].run(QUICK if QUICKLY.value else Effort())
+        records += found
+        parts.append(SECTIONS[name].markdown(found))
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
+    text = tables.section(command, machine, parts)
+    print(text)
+    if OUT.value:
+        write_json(OUT.value, {"command": command, "machine": machine, "records": records})
+    if MARKDOWN.value:
+        tables.rewrite(MARKDOWN.value, text)
+
+
+def chosen_sections(only: list[str]) -> list[str]:
+    """The sections named, in the order of the document; all where none is.
+
+    Raises:
+        ValueError: there is no such section; the nearest is suggested.
+    """
+    for name in only:
+        if name not in SECTIONS:
+            near = difflib.get_close_matches(name, SECTIONS, 1, 0)[0]
+            raise ValueError(
+                f"--only={name} is unknown; did you mean {near!r}? There are {', '.join(SECTIONS)}."
+            )
+    return [name for name in SECTIONS if not only or name in only]
+
+
+if __name__ == "__main__":
+    run_app(main)

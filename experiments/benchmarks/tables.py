@@ -1,0 +1,95 @@
+"""Markdown of the measurements, and the part of a document that holds it."""
+
+import os
+import pathlib
+import platform
+from importlib import metadata
+
+import jax
+
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "lineax", "numpy")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells):
+        first, *rest = (str.ljust if i == 0 else str.rjust for i in range(len(cells)))
+        aligned = [
+            align(cell, w) for align, cell, w in zip([first, *rest], cells, widths, strict=True)
+        ]
+        return f"| {' | '.join(aligned)} |"
+
+    dashes = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(header), line(dashes), *map(line, rows)])
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:#.3g}".rstrip(".")
+
+
+def scientific(value: float) -> str:
+    """A small error, as 1.2e-04."""
+    return f"{value:.1e}"
+
+
+def machine() -> dict:
+    """What the numbers depend on: processor, device, load, versions."""
+    device = jax.devices()[0]
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "load": os.getloadavg()[0],
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def section(command: str, machine: dict, parts: list[str]) -> str:
+    """The whole text: command, machine, then the parts."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    about = (
+        f"Printed by `{command}` on {machine['cpu']}, {machine['cores']} cores, device "
+        f"{machine['device']}; {versions}. Processes waiting for a core at the start (load of the "
+        f"last minute): {machine['load']:.1f}. Times are medians."
+    )
+    return "\n\n".join(["## Benchmarks", about, *parts])
+
+
+def rewrite(path: str | pathlib.Path, text: str) -> None:
+    """Puts `text` between the benchmark markers of a document; the rest of it stays as it is.
+
+    A document without the markers gets them at its end; one that does not exist is created.
+
+    Args:
+        path: the Markdown file.
+        text: what stands between the markers afterwards.
+
+    Raises:
+        ValueError: one marker is there without the other, or more than once, or out of order.
+    """
+    path = pathlib.Path(path)
+    document = path.read_text() if path.exists() else "# Results\n"
+    counts = document.count(BEGIN), document.count(END)
+    if counts == (0, 0):
+        document = f"{document.rstrip()}\n\n{BEGIN}\n{END}\n"
+    elif counts != (1, 1) or document.index(BEGIN) > document.index(END):
+        raise ValueError(f"{path} must hold {BEGIN} and then {END}, once each, or neither.")
+    before, rest = document.split(BEGIN)
+    after = rest.split(END)[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

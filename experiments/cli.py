@@ -1,0 +1,44 @@
+"""How a script starts, and how it ends where something is wrong."""
+
+import sys
+from collections.abc import Callable
+
+import absl.logging
+from absl import app, flags
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.")
+DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
+
+
+def run_app(main: Callable[[list[str]], None], *required: str) -> None:
+    """Runs a script's main; an error that its user can mend ends in one sentence.
+
+    Args:
+        main: called with the arguments that are not flags.
+        required: names of the flags that must be given.
+    """
+    flags.mark_flags_as_required(required)
+
+    def quiet_main(argv):
+        if not DEBUG.value:
+            absl.logging.set_verbosity(absl.logging.ERROR)
+        try:
+            main(argv)
+        except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
+            if DEBUG.value:
+                raise
+            sys.exit(f"{type(error).__name__}: {error}")
+
+    app.run(quiet_main, flags_parser=_parse)
+
+
+def _parse(argv):
+    """Parses flags; a config that does not load or has no such field ends in its last sentence."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        text = str(error.args[0] if error.args else error).replace("\\'", "'")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if isinstance(error, AttributeError | KeyError):
+            sys.exit(f"The config has no field {' '.join(lines).rstrip('.')}")
+        sys.exit(lines[-1])

@@ -1,0 +1,1 @@
+"""One file a dataset family, each a function that returns a ConfigDict."""

@@ -1,0 +1,119 @@
+"""What the configs share: arguments in the config string, stages, and the OT presets' fields."""
+
+import dataclasses
+import difflib
+
+from ml_collections import ConfigDict
+
+from otrw_jax.methods.presets import PRESETS, global_weights
+
+
+def parse_arguments(text: str, **defaults):
+    """Reads `name=value,name=value` into a ConfigDict of the defaults' names and types.
+
+    Raises:
+        ValueError: an unknown name (the nearest known one is suggested), or a bad value.
+    """
+    arguments = ConfigDict(defaults)
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, 1, 0)
+            raise ValueError(
+                f"unknown config argument {name!r}; did you mean {near[0]!r}? "
+                f"There are {', '.join(defaults)}."
+            )
+        try:
+            arguments[name] = type(defaults[name])(value)
+        except ValueError as error:
+            kind = type(defaults[name]).__name__
+            raise ValueError(f"config argument {name}={value!r} is not of type {kind}.") from error
+    return arguments
+
+
+def base(recipe: str) -> ConfigDict:
+    """The fields of every run that no dataset decides."""
+    return ConfigDict(
+        {
+            "recipe": recipe,
+            # Of the network's start, the order of the data and the augmentation.
+            "seed": 0,
+            # Of the choice of examples: training subset, meta set, held-out part.
+            "subset_seed": 0,
+            # Given, the run is repeated with seed = subset_seed = each of them, in a subfolder.
+            "seeds": (),
+            # A run whose first stage is taken over instead of trained again.
+            "stage1_from": "",
+            "evaluate_every": 1,
+            "checkpoint_every": 1,
+            "keep_checkpoints": 2,
+            # Steps a call of the device runs: 0 the whole epoch, -1 chosen for the backend.
+            "steps_per_call": -1,
+            "shots": {"many": 100, "few": 20},
+        }
+    )
+
+
+def sgd(
+    learning_rate: float,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 5e-4,
+    milestones: tuple[int, ...] = (),
+    decay: float = 0.01,
+    warmup_epochs: int = 0,
+) -> ConfigDict:
+    """SGD whose weight decay is added to the gradient; the rate times `decay` at each milestone.
+
+    Milestones and warm-up are in epochs; the warm-up is linear from zero.
+    """
+    return ConfigDict(
+        {
+            "name": "sgd",
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "milestones": milestones,
+            "decay": decay,
+            "warmup_epochs": warmup_epochs,
+        }
+    )
+
+
+def reweighted_head(epochs: int, batch_size: int, optimizer: ConfigDict) -> ConfigDict:
+    """A second stage with effective-number class weights on the frozen backbone's head."""
+    return ConfigDict(
+        {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "beta": 0.9999,
+            "trainable": "head/.*",
+            "batch_norm": False,
+        }
+    )
+
+
+def ot_stage(
+    preset: str,
+    num_classes: int,
+    epochs: int,
+    batch_size: int,
+    optimizer: ConfigDict,
+    weight_optimizer: ConfigDict,
+) -> ConfigDict:
+    """A second stage of OT re-weighting, all the preset's choices open to the command line."""
+    name, _, variant = preset.partition("_")
+    choices = PRESETS[name](num_classes) if not variant else global_weights(10, sampling=True)
+    fields = {"virtual_learning_rate": optimizer.learning_rate}
+    return ConfigDict(
+        {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "weight_optimizer": weight_optimizer,
+            "choices": dataclasses.asdict(dataclasses.replace(choices, **fields)),
+        }
+    )

@@ -1,0 +1,41 @@
+"""Long-tailed handwritten digits: real images that need no download, for demo and tests.
+
+--config=experiments/configs/digits.py:recipe=otrw_global,imbalance_factor=50
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.common import base, ot_stage, parse_arguments, reweighted_head, sgd
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """The config; arguments: recipe, imbalance_factor."""
+    given = parse_arguments(arguments, recipe="otrw_global", imbalance_factor=50.0)
+    config = base(given.recipe)
+    config.data = ConfigDict(
+        {
+            "name": "digits",
+            "data_dir": "",
+            "imbalance_factor": given.imbalance_factor,
+            "profile": "exponential",
+            "meta_per_class": 5,
+            "held_out_per_class": 5,
+            "augment": False,
+            "padding": "reflect",
+        }
+    )
+    config.model = ConfigDict({"name": "mlp", "hidden": (128, 64)})
+    config.stage1 = ConfigDict({"epochs": 60, "batch_size": 32, "optimizer": sgd(0.05)})
+    weights = sgd(0.1, momentum=0.0, weight_decay=0.0)
+    raw_weights = sgd(0.01, momentum=0.0)
+    released = sgd(1e-3, nesterov=True)
+    config.stage2 = ConfigDict(
+        {
+            "cb": reweighted_head(20, 16, sgd(0.01)),
+            "otrw_paper": ot_stage("paper", 10, 20, 16, sgd(0.01), weights),
+            "otrw_released": ot_stage("released", 10, 20, 16, released, raw_weights),
+            "otrw_global": ot_stage("global", 10, 20, 16, sgd(0.01), weights),
+            "otrw_global_sampling": ot_stage("global_sampling", 10, 20, 16, sgd(0.01), weights),
+        }
+    )
+    return config

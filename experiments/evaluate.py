@@ -1,0 +1,76 @@
+"""Evaluates a checkpoint of a run: metrics, confusion matrix, learned weights.
+
+python -m experiments.evaluate --workdir=runs/digits --checkpoint=stage1
+"""
+
+import csv
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from experiments.cli import WORKDIR, run_app
+from experiments.pictures import confusion_pictures
+from experiments.run import Restored, restore
+from otrw_jax.checkpoints import write_json
+from otrw_jax.metrics import per_class_accuracy
+
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
+)
+WEIGHTS = flags.DEFINE_string("weights", None, "CSV file for the learned weights.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS folder, if not the one the run used.")
+
+
+def main(argv: list[str]) -> None:
+    """Writes evaluation.json and confusion.png into the run directory."""
+    del argv
+    workdir = pathlib.Path(WORKDIR.value)
+    restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value)
+    experiment, prepared = restored.experiment, restored.prepared
+    variables = restored.state.variables
+    confusion = np.asarray(experiment.evaluate(variables, prepared.test).confusion)
+    evaluation = {
+        "checkpoint": restored.number,
+        "stage": restored.stage,
+        "fingerprint": prepared.split.fingerprint,
+        **experiment.evaluations(variables, prepared),
+        "per_class_accuracy": [100 * float(x) for x in per_class_accuracy(confusion)],
+        "confusion": confusion.tolist(),
+    }
+    write_json(workdir / "evaluation.json", evaluation)
+    title = f"{experiment.config.recipe}, epoch {restored.number}"
+    picture = workdir / "confusion.png"
+    confusion_pictures(picture, {title: confusion}, experiment.dataset.class_names)
+    if WEIGHTS.value:
+        export_weights(pathlib.Path(WEIGHTS.value), restored)
+    print(f"epoch {restored.number} ({restored.stage}) of {workdir}")
+    for name, value in evaluation["test"].items():
+        print(f"  {name:18} {value:6.2f} %")
+    print(f"written: {workdir / 'evaluation.json'}, {picture}")
+
+
+def export_weights(path: pathlib.Path, restored: Restored) -> None:
+    """Writes `id,label,weight`, ids being rows of the data set's training part.
+
+    Raises:
+        ValueError: the checkpoint's method learns no weights.
+    """
+    weights = getattr(restored.state, "weights", None)
+    if weights is None:
+        raise ValueError(
+            f"{restored.stage} of recipe {restored.experiment.config.recipe} learns no weights; "
+            "choose the second stage of an otrw recipe."
+        )
+    labels = np.asarray(restored.prepared.data.raw.labels)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", "weight"])
+        ids = restored.prepared.split.train
+        values = np.asarray(weights.values)
+        for row in zip(ids.tolist(), labels.tolist(), values.tolist(), strict=True):
+            writer.writerow(row)
+
+
+if __name__ == "__main__":
+    run_app(main, "workdir")

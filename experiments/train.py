@@ -1,0 +1,76 @@
+"""Trains a recipe; run again on the same directory it goes on where it was.
+
+python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
+"""
+
+import pathlib
+
+import numpy as np
+from ml_collections import config_flags
+
+from experiments.cli import WORKDIR, run_app
+from experiments.run import Experiment, train
+from otrw_jax.checkpoints import write_json
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+
+
+def main(argv: list[str]) -> None:
+    """Trains one run, or one a seed in subfolders with their mean in `results.json`."""
+    del argv
+    config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
+    experiment = Experiment(config)
+    if not config.seeds:
+        results = train(experiment, workdir, config.seed, config.subset_seed, config.stage1_from)
+        print_results(results)
+        return
+    if (workdir / "config.json").exists():
+        raise ValueError(f"{workdir} holds a run of one seed; choose another --workdir.")
+    runs = {}
+    for seed in config.seeds:
+        folder = f"seed_{seed}"
+        source = config.stage1_from and pathlib.Path(config.stage1_from) / folder
+        runs[folder] = train(experiment, workdir / folder, seed, seed, source)
+    results = mean_results(list(runs.values()))
+    write_json(workdir / "results.json", {"seeds": list(config.seeds), **results})
+    print_results(results)
+
+
+def mean_results(runs: list[dict]) -> dict:
+    """Mean and standard deviation over seeds of each of the three results."""
+    return {
+        name: {
+            key: {
+                "mean": float(np.mean([run[name][key] for run in runs])),
+                "std": float(np.std([run[name][key] for run in runs], ddof=min(1, len(runs) - 1))),
+            }
+            for key in runs[0][name]
+        }
+        for name in runs[0]
+        if runs[0][name]
+    }
+
+
+def print_results(results: dict) -> None:
+    """Prints the three results under their three names."""
+    names = {
+        "last": "last epoch",
+        "best_held_out": "best by the held-out part",
+        "best_test": "best test epoch",
+    }
+    for name, title in names.items():
+        if not results.get(name):
+            continue
+        shown = {key: value for key, value in results[name].items() if key != "epoch"}
+        text = ", ".join(f"{key} {_number(value)}" for key, value in shown.items())
+        print(f"{title}: {text}")
+
+
+def _number(value) -> str:
+    if isinstance(value, dict):
+        return f"{value['mean']:.2f} ± {value['std']:.2f}"
+    return f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    run_app(main, "config", "workdir")
