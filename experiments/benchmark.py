@@ -12,13 +12,12 @@ from absl import flags
 
 from experiments.benchmarks import gradient, step, tables, threshold
 from experiments.benchmarks.timing import QUICK, Effort
-from experiments.cli import run_app
+from experiments.cli import MARKDOWN, run_app
 from otrw_jax.checkpoints import write_json
 
 QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
 ONLY = flags.DEFINE_list("only", [], "Sections to measure: gradient, threshold, step; else all.")
 OUT = flags.DEFINE_string("out", None, "JSON file for every measurement.")
-MARKDOWN = flags.DEFINE_string("markdown", None, "Document whose benchmark section is rewritten.")
 
 SECTIONS = {"gradient": gradient, "threshold": threshold, "step": step}
 

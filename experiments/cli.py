@@ -7,6 +7,7 @@ import absl.logging
 from absl import app, flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.")
+MARKDOWN = flags.DEFINE_string("markdown", None, "Document whose section is rewritten.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
 
 
@@ -27,7 +28,7 @@ def run_app(main: Callable[[list[str]], None], *required: str) -> None:
         except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
             if DEBUG.value:
                 raise
-            sys.exit(f"{type(error).__name__}: {error}")
+            sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     app.run(quiet_main, flags_parser=_parse)
 

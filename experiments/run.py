@@ -1,130 +1,24 @@
-"""One run of a recipe: data, stages, checkpoints and results, from a config and a seed."""
+"""One run of a recipe, from a config and a seed: trained, resumed, taken over, restored."""
 
 import pathlib
-import platform
 import time
-from importlib import metadata
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-import otrw_jax
-from experiments.recipes import make_model, make_stages, recipe_name
+from experiments.experiment import Experiment, Prepared, stage_ends
 from experiments.reporting import Reporter
-from otrw_jax.checkpoints import Checkpoints, read_json, write_json
-from otrw_jax.data.augment import preprocessing
-from otrw_jax.data.sources import load_dataset
-from otrw_jax.data.splits import Split, make_split
-from otrw_jax.evaluation import make_evaluator
-from otrw_jax.methods.base import Examples, TrainingData
-from otrw_jax.metrics import summarise
-from otrw_jax.model import count_parameters
-from otrw_jax.train import DeviceData, Stage, make_epoch, run_stage, start
-
-# Fields that change how a run is done, and not what comes out of it.
-HOW = (
-    "data.data_dir",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "steps_per_call",
-    "seeds",
-    "stage1_from",
+from experiments.rundir import (
+    HOW,
+    ConfigMismatchError,
+    best_record,
+    claim,
+    describe,
+    flatten,
+    three_results,
 )
-
-
-class ConfigMismatchError(ValueError):
-    """A run directory belongs to a run of another config."""
-
-
-class Prepared(NamedTuple):
-    """The data of one seed: the split, the training data, and what is evaluated."""
-
-    split: Split
-    data: DeviceData
-    test: Examples
-    held_out: Examples | None
-
-
-class Experiment:
-    """A config made ready: data set, network, stages. Serves several seeds, compiling once."""
-
-    def __init__(self, config: ConfigDict):
-        self.config = ConfigDict(config)
-        self.config.recipe = recipe_name(config.recipe)
-        data = self.config.data
-        self.dataset = load_dataset(data.name, data.data_dir or None)
-        self.preprocessing = preprocessing(data.name, data.augment, data.padding)
-        self.model = make_model(self.config.model, self.dataset.num_classes)
-        self.evaluate = make_evaluator(
-            self.model, self.preprocessing.evaluate, self.dataset.num_classes
-        )
-        self._stages = None
-
-    def prepare(self, subset_seed: int) -> Prepared:
-        """Draws the subset and puts the data on the device."""
-        config, dataset = self.config.data, self.dataset
-        split = make_split(
-            dataset.train_labels,
-            imbalance_factor=config.imbalance_factor,
-            seed=subset_seed,
-            meta_per_class=config.meta_per_class,
-            held_out_per_class=config.held_out_per_class,
-            profile=config.profile,
-        )
-
-        def stored(ids):
-            return Examples(
-                jnp.asarray(dataset.train_inputs[ids]), jnp.asarray(dataset.train_labels[ids])
-            )
-
-        def viewed(examples):
-            return examples._replace(inputs=self.preprocessing.evaluate(examples.inputs))
-
-        train = stored(split.train)
-        meta = viewed(stored(split.meta)) if split.meta.size else None
-        view = TrainingData(viewed(train), meta, dataset.num_classes)
-        return Prepared(
-            split,
-            DeviceData(train, self.preprocessing.train, view),
-            Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels)),
-            stored(split.held_out) if split.held_out.size else None,
-        )
-
-    def stages(self, counts: np.ndarray) -> list[tuple[Stage, Any]]:
-        """The stages with their compiled epochs; the same for every seed."""
-        if self._stages is None:
-            steps = self.config.steps_per_call
-            if steps < 0:  # XLA's convolutions are slow inside a loop on CPUs.
-                convolutions = self.config.model.name != "mlp"
-                steps = 1 if convolutions and jax.default_backend() == "cpu" else 0
-            self._stages = [
-                (stage, make_epoch(stage, self.preprocessing.train, steps))
-                for stage in make_stages(self.config, self.model, counts)
-            ]
-        return self._stages
-
-    def initial_variables(self, seed: int, prepared: Prepared):
-        """The network before training."""
-        return self.model.init(jax.random.key(seed), prepared.data.view.train.inputs[:2])
-
-    def stage_key(self, seed: int, index: int):
-        """Base key of a stage's order, augmentation and draws."""
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), index)
-
-    def evaluations(self, variables, prepared: Prepared) -> dict[str, dict[str, float]]:
-        """All metrics on the test set and, where there is one, the held-out part; in percent."""
-        shots = self.config.shots
-        parts = {"test": prepared.test, "held_out": prepared.held_out}
-        return {
-            name: summarise(
-                *self.evaluate(variables, examples), prepared.split.counts, shots.many, shots.few
-            )
-            for name, examples in parts.items()
-            if examples is not None
-        }
+from otrw_jax.checkpoints import Checkpoints, read_json, write_json
+from otrw_jax.train import run_stage, start
 
 
 def train(
@@ -169,36 +63,18 @@ def train(
         history = checkpoints.record()["history"] if done else []
         reporter = Reporter(workdir, config.recipe, ends[-1], history)
         try:
-            for index, (stage, epoch) in enumerate(stages):
-                begin = ends[index] - stage.epochs
-                key = experiment.stage_key(seed, index)
-                state = start(stage, key, variables, prepared.data)
-                if done > begin:
-                    state = checkpoints.restore(state, min(done, ends[index]))
-                epochs = run_stage(
-                    stage, epoch, state, prepared.data, key, first_epoch=max(0, done - begin)
-                )
-                for number, state, metrics, seconds in timed(epochs):
-                    last = number + 1 == stage.epochs
-                    record = {
-                        "number": begin + number + 1,
-                        "stage": stage.name,
-                        "loss": metrics.pop("loss"),
-                        "train_error": 100 * metrics.pop("error"),
-                        **metrics,
-                        "seconds": seconds,
-                    }
-                    if last or (number + 1) % config.evaluate_every == 0:
-                        record |= experiment.evaluations(state.variables, prepared)
-                    history.append(record)
-                    if last or (number + 1) % config.checkpoint_every == 0:
-                        best = best_record(history, "held_out")
-                        content = {"history": history}
-                        checkpoints.save(
-                            record["number"], state, content, best=best and best["number"]
-                        )
-                    reporter.epoch(record)
-                variables = state.variables
+            for epoch, record, state in epochs_left(
+                experiment, seed, variables, prepared, checkpoints, done
+            ):
+                last = record["number"] in ends
+                if last or epoch % config.evaluate_every == 0:
+                    record |= experiment.evaluations(state.variables, prepared)
+                history.append(record)
+                if last or epoch % config.checkpoint_every == 0:
+                    best = best_record(history, "held_out")
+                    content = {"history": history}
+                    checkpoints.save(record["number"], state, content, best=best and best["number"])
+                reporter.epoch(record)
         finally:
             reporter.close()
     results = three_results(history)
@@ -206,55 +82,35 @@ def train(
     return results
 
 
-def timed(epochs):
-    """Adds the seconds each epoch took, its compilation with the first."""
-    clock = time.perf_counter()
-    for number, state, metrics in epochs:
-        yield number, state, metrics, time.perf_counter() - clock
+def epochs_left(experiment, seed, variables, prepared, checkpoints, done):
+    """Runs what a run has left, from its checkpoint after `done` epochs.
+
+    Yields:
+        The epoch's number within its stage, from one; its record, its seconds including the
+        compilation in a stage's first; and the state.
+    """
+    stages = experiment.stages(prepared.split.counts)
+    for index, ((stage, epoch), end) in enumerate(zip(stages, stage_ends(stages), strict=True)):
+        begin = end - stage.epochs
+        key = experiment.stage_key(seed, index)
+        initial = start(stage, key, variables, prepared.data)
+        if done > begin:
+            initial = checkpoints.restore(initial, min(done, end))
+        state = initial
         clock = time.perf_counter()
-
-
-def stage_ends(stages) -> tuple[int, ...]:
-    """Number of the last epoch of each stage, counted over all stages."""
-    return tuple(int(end) for end in np.cumsum([stage.epochs for stage, _ in stages]))
-
-
-def three_results(history: list[dict]) -> dict:
-    """Last epoch, best epoch by the held-out part, best test epoch, of the last stage."""
-    records = {
-        "last": history[-1],
-        "best_held_out": best_record(history, "held_out"),
-        "best_test": best_record(history, "test"),
-    }
-    return {
-        name: record and {"epoch": record["number"], **record["test"]}
-        for name, record in records.items()
-    }
-
-
-def best_record(history: list[dict], part: str) -> dict | None:
-    """The first epoch of the last stage with the highest balanced accuracy on a part."""
-    records = [r for r in history if r["stage"] == history[-1]["stage"] and part in r]
-    return max(records, key=lambda r: r[part]["balanced_accuracy"]) if records else None
-
-
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Writes the config of a new run; refuses a directory whose run has another."""
-    path = workdir / "config.json"
-    wanted = flatten(config.to_dict())
-    if path.exists():
-        found = flatten(read_json(path))
-        differing = [
-            f"{name} is {found.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} here"
-            for name in sorted(found.keys() | wanted.keys())
-            if name not in HOW and found.get(name) != wanted.get(name)
-        ]
-        if differing:
-            raise ConfigMismatchError(
-                f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
-                "--workdir, or repeat the run's own config to go on with it."
-            )
-    write_json(path, config.to_dict())
+        first = max(0, done - begin)
+        for number, state, metrics in run_stage(stage, epoch, initial, prepared.data, key, first):
+            record = {
+                "number": begin + number + 1,
+                "stage": stage.name,
+                "loss": metrics.pop("loss"),
+                "train_error": 100 * metrics.pop("error"),
+                **metrics,
+                "seconds": time.perf_counter() - clock,
+            }
+            yield number + 1, record, state
+            clock = time.perf_counter()
+        variables = state.variables
 
 
 def take_over(experiment, source, workdir, checkpoints, prepared, seed):
@@ -266,9 +122,7 @@ def take_over(experiment, source, workdir, checkpoints, prepared, seed):
     differing = [
         name
         for name in sorted(found.keys() | wanted.keys())
-        if name.startswith(parts)
-        and name not in HOW
-        and found.get(name) != wanted.get(name)
+        if name.startswith(parts) and name not in HOW and found.get(name) != wanted.get(name)
     ]
     if differing:
         raise ConfigMismatchError(
@@ -343,38 +197,3 @@ def _number(which, stages, checkpoints) -> int | None:
         return best["number"]
     known = ["last", *names, *(["best_held_out"] if best else []), "an epoch's number"]
     raise ValueError(f"checkpoint {which!r} is not known; choose {', '.join(known)}.")
-
-
-def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
-    """Writes run.json: the subset's identity, the network's size, versions, device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
-    device = jax.devices()[0]
-    description = {
-        "recipe": experiment.config.recipe,
-        "fingerprint": prepared.split.fingerprint,
-        "counts": prepared.split.counts.tolist(),
-        "meta": int(prepared.split.meta.size),
-        "held_out": int(prepared.split.held_out.size),
-        "test": int(prepared.test.labels.shape[0]),
-        "parameters": count_parameters(variables["params"]),
-        "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
-        | {name: metadata.version(name) for name in packages},
-        "device": f"{device.platform}: {device.device_kind}",
-    }
-    write_json(workdir / "run.json", description)
-    print(
-        f"{experiment.dataset.name}: {sum(description['counts'])} training images "
-        f"{description['counts'] if len(description['counts']) <= 10 else ''}, "
-        f"subset {description['fingerprint']}, {description['parameters']:,} parameters"
-    )
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names; sequences as lists, as JSON gives them back."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: list(tree) if isinstance(tree, tuple) else tree}
-    return {
-        name: value
-        for key, inner in tree.items()
-        for name, value in flatten(inner, f"{prefix}{key}.").items()
-    }

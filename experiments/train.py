@@ -9,7 +9,8 @@ import numpy as np
 from ml_collections import config_flags
 
 from experiments.cli import WORKDIR, run_app
-from experiments.run import Experiment, train
+from experiments.experiment import Experiment
+from experiments.run import train
 from otrw_jax.checkpoints import write_json
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)

@@ -5,7 +5,10 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax import Array
 from jaxtyping import PyTree
 
 
@@ -104,7 +107,7 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         self._check(abstract, step)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=items).state
+        return jax.tree.map(_uncommitted, self._manager.restore(step, args=items).state)
 
     def close(self) -> None:
         """Waits for writes and frees the folder."""
@@ -153,6 +156,14 @@ class _Keep:
         newest = {checkpoint.step for checkpoint in checkpoints[-self.newest :]}
         kept = newest | set(self.named) | {self.best}
         return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
+def _uncommitted(x: Array) -> Array:
+    """A copy that is not bound to its device, like a fresh state: so jit compiles nothing anew."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = _uncommitted(jax.random.key_data(x))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    return jnp.array(np.asarray(x))
 
 
 def _types(tree: PyTree) -> dict[str, str]:

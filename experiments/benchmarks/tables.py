@@ -7,7 +7,8 @@ from importlib import metadata
 
 import jax
 
-BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+from experiments.benchmarks.timing import cores
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "lineax", "numpy")
 
 
@@ -41,9 +42,7 @@ def machine() -> dict:
     device = jax.devices()[0]
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "device": f"{device.platform}: {device.device_kind}",
         "load": os.getloadavg()[0],
         "versions": {"python": platform.python_version()}
@@ -62,29 +61,31 @@ def section(command: str, machine: dict, parts: list[str]) -> str:
     return "\n\n".join(["## Benchmarks", about, *parts])
 
 
-def rewrite(path: str | pathlib.Path, text: str) -> None:
-    """Puts `text` between the benchmark markers of a document; the rest of it stays as it is.
+def rewrite(path: str | pathlib.Path, text: str, name: str = "benchmark") -> None:
+    """Puts `text` between the markers of that name in a document; the rest of it stays as it is.
 
     A document without the markers gets them at its end; one that does not exist is created.
 
     Args:
         path: the Markdown file.
         text: what stands between the markers afterwards.
+        name: of the markers, `<!-- name:begin -->` and `<!-- name:end -->`.
 
     Raises:
         ValueError: one marker is there without the other, or more than once, or out of order.
     """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     path = pathlib.Path(path)
     document = path.read_text() if path.exists() else "# Results\n"
-    counts = document.count(BEGIN), document.count(END)
+    counts = document.count(begin), document.count(end)
     if counts == (0, 0):
-        document = f"{document.rstrip()}\n\n{BEGIN}\n{END}\n"
-    elif counts != (1, 1) or document.index(BEGIN) > document.index(END):
-        raise ValueError(f"{path} must hold {BEGIN} and then {END}, once each, or neither.")
-    before, rest = document.split(BEGIN)
-    after = rest.split(END)[1]
+        document = f"{document.rstrip()}\n\n{begin}\n{end}\n"
+    elif counts != (1, 1) or document.index(begin) > document.index(end):
+        raise ValueError(f"{path} must hold {begin} and then {end}, once each, or neither.")
+    before, rest = document.split(begin)
+    after = rest.split(end)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}")
+    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
 def _cpu_model() -> str:

@@ -17,10 +17,11 @@ from experiments.benchmarks.timing import Effort
 from otrw_jax.ot.transport import EntropicOT, transport
 
 SHAPES = ((16, 10), (50, 2), (64, 10))
-LARGEST = ((128, 100),)
+LARGEST = ((128, 100), (128, 1000))
 THRESHOLDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 MAX_ITERATIONS = (200, 2000)
-WANTED_ERROR = 1e-3
+WANTED_MEDIAN = 1e-3
+WANTED_WORST = 1e-2
 
 
 def run(effort: Effort) -> list[dict]:
@@ -55,76 +56,56 @@ def run(effort: Effort) -> list[dict]:
 def markdown(records: list[dict]) -> str:
     """The section's title, text and tables."""
     shapes = sorted({tuple(r["shape"]) for r in records})
-    overall = []
+    kinds = [{"cost": cost, "shape": list(shape)} for shape in shapes for cost in COSTS]
+    names = [f"{kind['shape'][0]}×{kind['shape'][1]} {kind['cost']}" for kind in kinds]
+    overall, by_kind, good_median, good_worst = [], [], [], []
     for most in MAX_ITERATIONS:
         for threshold in THRESHOLDS:
             chosen = _chosen(records, max_iterations=most, threshold=threshold)
             errors = [r["error"] for r in chosen]
             iterations = [r["iterations"] for r in chosen]
+            medians = [np.median([r["error"] for r in _chosen(chosen, **kind)]) for kind in kinds]
+            unfinished = np.mean([not r["converged"] for r in chosen])
             overall.append(
                 [
                     f"{threshold:g}",
                     str(most),
-                    scientific(np.median(errors)),
-                    scientific(np.quantile(errors, 0.9)),
-                    scientific(max(errors)),
+                    *map(scientific, (np.median(errors), max(medians), max(errors))),
                     f"{np.median(iterations):g}",
-                    f"{np.quantile(iterations, 0.9):g}",
-                    f"{100 * np.mean([not r['converged'] for r in chosen]):.0f} %",
+                    str(max(iterations)),
+                    f"{100 * unfinished:.0f} %",
                 ]
             )
-    parts = [{"cost": cost} for cost in COSTS] + [{"shape": list(shape)} for shape in shapes]
-    names = [*COSTS, *(f"{n}×{m}" for n, m in shapes)]
-    medians = []
-    for threshold in THRESHOLDS:
-        for most in MAX_ITERATIONS:
-            errors = [
-                [
-                    r["error"]
-                    for r in _chosen(records, max_iterations=most, threshold=threshold, **p)
-                ]
-                for p in parts
-            ]
-            medians.append(
-                [f"{threshold:g}", str(most), *(scientific(np.median(e)) for e in errors)]
-            )
-    most = EntropicOT().max_iterations
-    sufficient = [
-        threshold
-        for threshold in THRESHOLDS
-        if np.median(
-            [r["error"] for r in _chosen(records, max_iterations=most, threshold=threshold)]
-        )
-        < WANTED_ERROR
+            by_kind.append(list(map(scientific, medians)))
+            if most == max(MAX_ITERATIONS):
+                good_median += [threshold] if np.median(errors) < WANTED_MEDIAN else []
+                good_worst += [threshold] if max(medians) < WANTED_WORST else []
+    header = "threshold, at most, median error, worst kind, maximum, median iterations, maximum"
+    settings = [f"{row[0]}, {row[1]}" for row in overall]
+    kind_rows = [
+        [name, *cells] for name, cells in zip(names, zip(*by_kind, strict=True), strict=True)
     ]
-    loosest = f"{max(sufficient):g}" if sufficient else "none of them"
     seeds = len({r["seed"] for r in records})
     return "\n\n".join(
         [
             "### Threshold of the Sinkhorn iterations",
             "Relative error of the implicit gradient against the exact one in float64, over "
-            f"{seeds} random problems of each shape ({', '.join(names[len(COSTS) :])}) and cost "
-            f"({', '.join(COSTS)}), epsilon {EntropicOT().epsilon}.",
-            table(
-                [
-                    "threshold",
-                    "at most",
-                    "median error",
-                    "90 %",
-                    "maximum",
-                    "median iterations",
-                    "90 %",
-                    "not converged",
-                ],
-                overall,
-            ),
-            "Median errors by cost and by shape:",
-            table(["threshold", "at most", *names], medians),
-            f"The loosest threshold with a median error below {WANTED_ERROR:g}, at "
-            f"{most} iterations at most: {loosest}. `EntropicOT` takes {EntropicOT().threshold:g} "
+            f"{seeds} random problems of each kind, a shape and a cost; epsilon "
+            f"{EntropicOT().epsilon}. *Worst kind* is the largest of the kinds' medians.",
+            table([*header.split(", "), "not converged"], overall),
+            "Median errors of each kind, by threshold and bound on the iterations:",
+            table(["batch×atoms, cost", *settings], kind_rows),
+            f"With {max(MAX_ITERATIONS)} iterations at most, the loosest threshold whose median "
+            f"error is below {WANTED_MEDIAN:g} is {_loosest(good_median)}; the loosest whose worst "
+            f"kind is below {WANTED_WORST:g} is {_loosest(good_worst)}. `EntropicOT` takes "
+            f"{EntropicOT().threshold:g}, and at most {EntropicOT().max_iterations} iterations, "
             "where nothing else is said.",
         ]
     )
+
+
+def _loosest(thresholds):
+    return f"{max(thresholds):g}" if thresholds else "none of these"
 
 
 def _chosen(records, **wanted):

@@ -1,6 +1,9 @@
 """Times functions side by side, so that a slower minute of the machine slows them all."""
 
+import concurrent.futures
 import dataclasses
+import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,9 +23,9 @@ class Effort:
         largest: whether the problems that take longest are measured too.
     """
 
-    repeats: int = 15
+    repeats: int = 11
     minimum_seconds: float = 0.05
-    draws: int = 10
+    draws: int = 6
     largest: bool = True
 
 
@@ -50,6 +53,29 @@ def interleaved(functions: dict[str, Callable[[], Any]], effort: Effort) -> dict
 def median_ratio(seconds: list[float], others: list[float]) -> float:
     """Median over the repeats of the ratio of two times measured one after the other."""
     return statistics.median(a / b for a, b in zip(seconds, others, strict=True))
+
+
+def on_one_core(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function in a fresh process that has one core, where XLA keeps to one thread.
+
+    Args:
+        function: of a module, so that the process can import it.
+        *args: passed on; they and the result are pickled.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, _keep_one_core) as pool:
+        return pool.submit(function, *args).result()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _keep_one_core():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def _calls_needed(function, minimum_seconds):

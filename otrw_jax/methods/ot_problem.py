@@ -40,7 +40,8 @@ class OTReweighting:
             `"loss_pass"`, those of the pass that gives the losses; `"eval_pass"`, those of a
             further pass in evaluation mode. With a frozen backbone the virtual step falls away,
             and where the loss pass is in evaluation mode its features serve.
-        second_order: differentiate the weights through the virtual step too.
+        second_order: differentiate the weights through the virtual step too; nothing to
+            differentiate where that step falls away.
         virtual_learning_rate: alpha of the virtual step.
         meta_features: meta features computed at every step, or at each refresh.
         trainable: which parameters are trained, as in `split_params`.

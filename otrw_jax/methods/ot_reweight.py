@@ -104,6 +104,14 @@ def ot_reweight(
             raise ValueError(
                 "ot_reweight needs a meta set: take meta_per_class of 1 or more (10 in the paper)."
             )
+        whole_set = config.measure == "dynamic" or (
+            config.weighting == "global" and config.uses_features
+        )
+        if whole_set and data.train.inputs is None:
+            raise ValueError(
+                "ot_reweight: this configuration reads the features of the whole training set; "
+                "give data.train.inputs."
+            )
         trained, _ = split_params(variables["params"], config.trainable)
         if config.initial == "uniform":
             initial = weights.uniform_weights(data.train.labels.shape[0])

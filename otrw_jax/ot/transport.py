@@ -44,7 +44,7 @@ class EntropicOT:
 
     epsilon: float = 0.1
     max_iterations: int = 200
-    threshold: float = 1e-4
+    threshold: float = 1e-5
     gradient: Literal["implicit", "unrolled", "envelope"] = "implicit"
 
     def __post_init__(self):
@@ -179,22 +179,22 @@ def _solver(ot: EntropicOT) -> sinkhorn.Sinkhorn:
 class _DirectSolve(implicit_differentiation.ImplicitDiff):
     """Implicit differentiation by one dense solve of the smaller side.
 
-    The optimality conditions are kept as they are (identity preconditioner), so the Jacobian is
-    `[[diag(a), T], [T', diag(b)]] / epsilon`. Eliminating the larger side leaves a weighted graph
-    Laplacian of min(n, m) nodes, whose diagonal is taken as the sum of its off-diagonal entries:
-    a sum of positive numbers, exact to rounding however weakly the classes are connected.
+    The optimality conditions are kept as they are, `T 1 = a` and `T' 1 = b`, so the Jacobian in the
+    potentials is `[[diag(a), T], [T', diag(b)]] / epsilon`. Eliminating the larger side leaves a
+    weighted graph Laplacian of min(n, m) nodes, whose diagonal is taken as the sum of its
+    off-diagonal entries: a sum of positive numbers, exact to rounding however weakly the classes
+    are connected.
     """
 
-    def __init__(self):
-        super().__init__(symmetric=True, precondition_fun=lambda x: x)
-
-    def solve(self, gr, ot_prob, f, g, lse_mode):
+    def gradient(self, prob, f, g, lse_mode, gr):
         del lse_mode
-        geom = ot_prob.geom
+        geom = prob.geom
         plan = jnp.exp((f[:, None] + g[None, :] - geom.cost_matrix) / geom.epsilon)
         grad_f, grad_g = gr
         x, y = _solve_saddle(plan, geom.epsilon * grad_f, geom.epsilon * grad_g)
-        return -jnp.concatenate([x, y])
+        grad_cost = plan * (x[:, None] + y[None, :]) / geom.epsilon
+        _, pullback = jax.vjp(lambda p: (p.geom.cost_matrix, p.a, p.b), prob)
+        return pullback((grad_cost, x, y))
 
     def tree_flatten(self):
         return (), None
@@ -221,7 +221,7 @@ def _solve_saddle(plan, right_f, right_g):
     return x, y
 
 
-def _solve_laplacian(links, right, ridge=3e-6, refinements=3):
+def _solve_laplacian(links, right, ridge=3e-6, refinements=1):
     """Solves `(diag(links 1) - links) y = right` for symmetric non-negative links, zero diagonal.
 
     Scaled to a unit diagonal; the constant direction is fixed by a rank-one term; a ridge keeps

@@ -31,13 +31,12 @@ def sinkhorn(a, b, cost, epsilon, iterations=20000, tolerance=1e-13):
             newton = g
             for _ in range(20):
                 plan = plan_of(rows(newton), newton)
+                if np.abs(plan.sum(0) - b).sum() < tolerance:
+                    return plan, rows(newton), newton
                 conditional = plan / np.where(a > 0, a, 1)[:, None]
-                system = np.diag(plan.sum(0)) - plan.T @ conditional
-                step = np.linalg.lstsq(system, b - plan.sum(0), rcond=1e-15)[0]
+                system = np.diag(plan.sum(0)) - plan.T @ conditional  # Singular along ones.
+                step = np.linalg.solve(system + np.outer(b, b), b - plan.sum(0))
                 newton = newton + epsilon * step / max(1, np.abs(step).max())
-            plan = plan_of(rows(newton), newton)
-            if np.abs(plan.sum(0) - b).sum() < tolerance:
-                return plan, rows(newton), newton
     return plan, f, g
 
 

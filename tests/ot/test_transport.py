@@ -101,9 +101,9 @@ def test_a_class_absent_from_the_batch(cost):
 
 def test_padding_changes_nothing():
     a, b, matrix = make_problem(16, 10)
-    padding = np.random.default_rng(2).uniform(0, 5, (4, 10))
+    padding = np.random.default_rng(2).uniform(0, 5, (48, 10))
     value, gradient, by_cost, by_meta = gradients_of(a, b, matrix)
-    padded = gradients_of(np.append(a, np.zeros(4)), b, np.concatenate([matrix, padding]))
+    padded = gradients_of(np.append(a, np.zeros(48)), b, np.concatenate([matrix, padding]))
     np.testing.assert_allclose(padded[0], value, rtol=1e-6)
     assert_close(padded[1][:16] - padded[1][:16].mean(), gradient - gradient.mean(), 1e-5)
     assert np.isfinite(padded[1]).all()
@@ -342,12 +342,14 @@ HARD_FAMILIES = ["duplicated rows", "constant", "label", "peaked", "one example"
 
 @hypothesis.given(
     st.sampled_from(HARD_FAMILIES),
-    st.sampled_from([(12, 5, 0.01), (12, 5, 1.0), (5, 12, 0.1)]),
+    st.sampled_from(
+        [((16, 10), EntropicOT(0.01)), ((16, 10), EntropicOT(1.0)), ((16, 100), PRECISE)]
+    ),
     st.integers(0, 10**6),
 )
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 def test_gradients_are_finite_on_hard_problems(family, setting, seed):
-    n, m, epsilon = setting
+    (n, m), ot = setting
     rng = np.random.default_rng(seed)
     cost = rng.uniform(0, 2, (n, m))
     a = rng.dirichlet(np.ones(n))
@@ -363,7 +365,7 @@ def test_gradients_are_finite_on_hard_problems(family, setting, seed):
         a = np.eye(n)[seed % n]
     else:
         cost = cost * 20
-    value, *gradients = gradients_of(a / a.sum(), np.full(m, 1 / m), cost, EntropicOT(epsilon))
+    value, *gradients = gradients_of(a / a.sum(), np.full(m, 1 / m), cost, ot)
     assert all(np.isfinite(g).all() for g in gradients)
     assert -1e-5 <= value <= cost.max() * (1 + 1e-3)
 

@@ -1,0 +1,101 @@
+"""What a run directory says of its run: its config, the data it saw, its results."""
+
+import pathlib
+import platform
+from importlib import metadata
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import otrw_jax
+from experiments.experiment import Experiment, Prepared
+from otrw_jax.checkpoints import read_json, write_json
+from otrw_jax.model import count_parameters
+
+# Fields that change how a run is done, and not what comes out of it.
+HOW = (
+    "data.data_dir",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "steps_per_call",
+    "seeds",
+    "stage1_from",
+)
+
+
+class ConfigMismatchError(ValueError):
+    """A run directory belongs to a run of another config."""
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Writes the config of a new run; refuses a directory whose run has another."""
+    path = workdir / "config.json"
+    wanted = flatten(config.to_dict())
+    if path.exists():
+        found = flatten(read_json(path))
+        differing = [
+            f"{name} is {found.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} here"
+            for name in sorted(found.keys() | wanted.keys())
+            if name not in HOW and found.get(name) != wanted.get(name)
+        ]
+        if differing:
+            raise ConfigMismatchError(
+                f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
+                "--workdir, or repeat the run's own config to go on with it."
+            )
+    write_json(path, config.to_dict())
+
+
+def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
+    """Writes run.json: the subset's identity, the network's size, versions, device."""
+    packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
+    device = jax.devices()[0]
+    description = {
+        "recipe": experiment.config.recipe,
+        "fingerprint": prepared.split.fingerprint,
+        "counts": prepared.split.counts.tolist(),
+        "meta": int(prepared.split.meta.size),
+        "held_out": int(prepared.split.held_out.size),
+        "test": int(prepared.test.labels.shape[0]),
+        "parameters": count_parameters(variables["params"]),
+        "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
+        | {name: metadata.version(name) for name in packages},
+        "device": f"{device.platform}: {device.device_kind}",
+    }
+    write_json(workdir / "run.json", description)
+    print(
+        f"{experiment.dataset.name}: {sum(description['counts'])} training images "
+        f"{description['counts'] if len(description['counts']) <= 10 else ''}, "
+        f"subset {description['fingerprint']}, {description['parameters']:,} parameters"
+    )
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names; sequences as lists, as JSON gives them back."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: list(tree) if isinstance(tree, tuple) else tree}
+    return {
+        name: value
+        for key, inner in tree.items()
+        for name, value in flatten(inner, f"{prefix}{key}.").items()
+    }
+
+
+def three_results(history: list[dict]) -> dict:
+    """Last epoch, best epoch by the held-out part, best test epoch, of the last stage."""
+    records = {
+        "last": history[-1],
+        "best_held_out": best_record(history, "held_out"),
+        "best_test": best_record(history, "test"),
+    }
+    return {
+        name: record and {"epoch": record["number"], **record["test"]}
+        for name, record in records.items()
+    }
+
+
+def best_record(history: list[dict], part: str) -> dict | None:
+    """The first epoch of the last stage with the highest balanced accuracy on a part."""
+    records = [r for r in history if r["stage"] == history[-1]["stage"] and part in r]
+    return max(records, key=lambda r: r[part]["balanced_accuracy"]) if records else None

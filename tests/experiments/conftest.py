@@ -1,0 +1,118 @@
+"""What the tests of the experiments share: a data folder, small configs, compiled programs."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from experiments.configs import digits
+from experiments.experiment import Experiment
+from experiments.run import train
+from otrw_jax.checkpoints import Checkpoints
+from otrw_jax.data.sources import load_dataset
+from otrw_jax.train import start
+
+STAGE1_EPOCHS, STAGE2_EPOCHS = 3, 2
+
+
+@contextlib.contextmanager
+def caching(folder):
+    """Keeps compiled programs in a folder, for the many runs that compile the same ones."""
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    """The folder of compiled programs."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def cached(cache_dir):
+    """Compiles through the folder of compiled programs."""
+    with caching(cache_dir):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A TFDS folder with the digits, so that nothing is written to the user's home."""
+    folder = tmp_path_factory.mktemp("tfds")
+    # Loaded here once, since reading defines flags, which a test that restores flags would lose.
+    load_dataset("digits", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config(data_dir):
+    """From a recipe to a config of a run on digits that takes a second."""
+
+    def make(recipe):
+        config = digits.get_config(f"recipe={recipe}")
+        config.data.data_dir = str(data_dir)
+        config.stage1.epochs = STAGE1_EPOCHS
+        for stage in config.stage2.values():
+            stage.epochs = STAGE2_EPOCHS
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def experiment(small_config):
+    """The two stages of `otrw_paper`."""
+    return Experiment(small_config("otrw_paper"))
+
+
+@pytest.fixture(scope="session")
+def whole_run(experiment, tmp_path_factory, cache_dir):
+    """The directory and the results of an uninterrupted run of `experiment`."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    with caching(cache_dir):
+        return workdir, train(experiment, workdir, seed=0, subset_seed=0)
+
+
+@pytest.fixture(scope="session")
+def final_state():
+    """From an experiment and a run directory to the state of a checkpoint, the last by default."""
+
+    def read(experiment, workdir, number=None, seed=0):
+        prepared = experiment.prepare(seed)
+        stages = experiment.stages(prepared.split.counts)
+        index = 0 if number is not None and number <= stages[0][0].epochs else len(stages) - 1
+        key = experiment.stage_key(seed, index)
+        variables = experiment.initial_variables(seed, prepared)
+        template = start(stages[index][0], key, variables, prepared.data)
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            return checkpoints.restore(template, number)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def assert_same_bits():
+    """Asserts that two pytrees of arrays are equal bit for bit."""
+
+    def check(one, other):
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(one)]
+        for path, a, b in zip(paths, jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+                a, b = jax.random.key_data(a), jax.random.key_data(b)
+            assert a.dtype == b.dtype, path
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
+
+    return check

@@ -1,0 +1,290 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs import cifar_lt, common, digits
+from experiments.recipes import RECIPES, make_model, make_optimizer, make_stages, recipe_name
+from otrw_jax.data.augment import preprocessing
+from otrw_jax.data.splits import make_split
+
+STEPS_PER_EPOCH = 2
+
+
+def cifar_stage2(recipe, dataset="cifar100"):
+    return cifar_lt.get_config(f"dataset={dataset},recipe={recipe}").stage2[recipe]
+
+
+def fields(section, *names):
+    return {name: section[name] for name in names}
+
+
+def sgd_fields(optimizer):
+    names = ("name", "learning_rate", "momentum", "nesterov", "weight_decay", "milestones")
+    return tuple(optimizer[name] for name in names)
+
+
+def rates(optimizer, epochs):
+    """The learning rate of every step, read off updates without momentum and weight decay."""
+    config = ConfigDict(optimizer)
+    config.momentum = config.weight_decay = 0.0
+    transformation = make_optimizer(config, STEPS_PER_EPOCH)
+    state, params, gradient = transformation.init(jnp.zeros(())), jnp.zeros(()), jnp.ones(())
+    update = optax.with_extra_args_support(transformation).update
+    values = []
+    for _ in range(epochs * STEPS_PER_EPOCH):
+        step, state = update(gradient, state, params)
+        values.append(-float(step))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("get_config", [digits.get_config, cifar_lt.get_config])
+def test_every_recipe_builds(get_config, recipe):
+    config = get_config(f"recipe={recipe}")
+    assert config.recipe == recipe
+    preprocessing(config.data.name, config.data.augment, config.data.padding)
+    stages = make_stages(config, make_model(config.model, 10), np.full(10, 100))
+    assert [stage.name for stage in stages] == ["stage1", "stage2"][: len(stages)]
+    assert len(stages) == (1 if recipe == "ce" else 2)
+    assert (stages[0].epochs, stages[0].batch_size) == (
+        config.stage1.epochs,
+        config.stage1.batch_size,
+    )
+    if recipe != "ce":
+        section = config.stage2[recipe]
+        assert (stages[1].epochs, stages[1].batch_size) == (section.epochs, section.batch_size)
+        sampling = recipe == "otrw_global_sampling"
+        assert (stages[1].method.sampling is not None) == sampling
+
+
+def test_every_second_stage_is_a_recipe():
+    for config in (digits.get_config(), cifar_lt.get_config()):
+        assert {"ce", *config.stage2} == set(RECIPES)
+
+
+def test_arguments_of_the_digits():
+    config = digits.get_config("recipe=cb,imbalance_factor=10")
+    assert (config.recipe, config.data.imbalance_factor) == ("cb", 10.0)
+    assert digits.get_config().data.imbalance_factor == 50.0
+
+
+def test_arguments_of_cifar():
+    config = cifar_lt.get_config(
+        "dataset=cifar100,imbalance_factor=20,family=ldam,recipe=ce,seed=3,held_out=2"
+    )
+    assert (config.recipe, config.seed, config.subset_seed) == ("ce", 3, 3)
+    assert fields(config.data, "name", "imbalance_factor", "held_out_per_class") == {
+        "name": "cifar100",
+        "imbalance_factor": 20.0,
+        "held_out_per_class": 2,
+    }
+    assert cifar_lt.get_config("dataset=cifar100").data.held_out_per_class == 10
+    assert cifar_lt.get_config("dataset=cifar10").data.held_out_per_class == 100
+    assert cifar_lt.get_config("held_out=0").data.held_out_per_class == 0
+
+
+@pytest.mark.parametrize(
+    ("get_config", "arguments", "message"),
+    [
+        (cifar_lt.get_config, "imbalance=10", "'imbalance'; did you mean 'imbalance_factor'"),
+        (cifar_lt.get_config, "dataset=cifar10,sed=1", "'sed'; did you mean 'seed'"),
+        (digits.get_config, "recipee=ce", "'recipee'; did you mean 'recipe'"),
+        (digits.get_config, "ce", "unknown config argument 'ce'"),
+        (cifar_lt.get_config, "seed=x", "seed='x' is not of type int"),
+        (cifar_lt.get_config, "imbalance_factor=", "imbalance_factor='' is not of type float"),
+        (cifar_lt.get_config, "dataset=cifar", "'cifar'; choose cifar10 or cifar100"),
+        (cifar_lt.get_config, "family=mnist", "'mnist'; choose meta or ldam"),
+    ],
+)
+def test_a_wrong_argument_is_told(get_config, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        get_config(arguments)
+
+
+def test_an_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(ValueError, match="'otrw_papr' is unknown; did you mean 'otrw_paper'"):
+        recipe_name("otrw_papr")
+    assert recipe_name("otrw") == "otrw_paper"
+    assert [recipe_name(name) for name in RECIPES] == list(RECIPES)
+
+
+def test_unknown_networks_and_optimisers_are_told():
+    with pytest.raises(ValueError, match=r"model.name is 'vgg'; choose mlp or resnet_cifar"):
+        make_model(ConfigDict({"name": "vgg"}), 10)
+    with pytest.raises(ValueError, match=r"optimizer.name is 'adam'; there is sgd"):
+        make_optimizer(ConfigDict({"name": "adam"}), 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (
+            "meta",
+            {
+                "meta_per_class": 10,
+                "padding": "reflect",
+                "batch_size": 100,
+                "weight_decay": 5e-4,
+                "warmup_epochs": 0,
+                "largest": {"cifar10": 4990, "cifar100": 490},
+            },
+        ),
+        (
+            "ldam",
+            {
+                "meta_per_class": 0,
+                "padding": "zero",
+                "batch_size": 128,
+                "weight_decay": 2e-4,
+                "warmup_epochs": 5,
+                "largest": {"cifar10": 5000, "cifar100": 500},
+            },
+        ),
+    ],
+)
+@pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_the_families_of_cifar(dataset, classes, family, expected):
+    config = cifar_lt.get_config(f"dataset={dataset},family={family},held_out=0")
+    first = config.stage1
+    found = {
+        **fields(config.data, "meta_per_class", "padding"),
+        "batch_size": first.batch_size,
+        **fields(first.optimizer, "weight_decay", "warmup_epochs"),
+    }
+    largest = expected["largest"][dataset]
+    assert found == {name: value for name, value in expected.items() if name != "largest"}
+    assert first.epochs == 200
+    assert sgd_fields(first.optimizer)[:4] == ("sgd", 0.1, 0.9, False)
+    assert (first.optimizer.milestones, first.optimizer.decay) == ((160, 180), 0.01)
+    assert config.model.to_dict() == {"name": "resnet_cifar", "depth": 32, "width": 16}
+    assert (config.data.augment, config.data.profile) == (True, "exponential")
+    split = make_split(
+        np.repeat(np.arange(classes), 50_000 // classes),
+        imbalance_factor=config.data.imbalance_factor,
+        seed=0,
+        meta_per_class=config.data.meta_per_class,
+        held_out_per_class=config.data.held_out_per_class,
+    )
+    assert split.counts[0] == largest
+    assert split.counts[-1] == int(largest / 100)
+    if family == "meta":
+        assert split.counts.sum() == {"cifar10": 12380, "cifar100": 10626}[dataset]
+
+
+@pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_the_authors_program(dataset, classes):
+    stage = cifar_stage2("otrw_released", dataset)
+    assert (stage.epochs, stage.batch_size) == (90, 16)
+    assert sgd_fields(stage.optimizer) == ("sgd", 2e-5, 0.9, True, 5e-4, ())
+    assert sgd_fields(stage.weight_optimizer) == ("sgd", 0.01, 0.0, False, 5e-4, ())
+    expected = {
+        "initial": "effective_number",
+        "weighting": "learned",
+        "from_scratch": False,
+        "sampling": False,
+        "simplex": "none",
+        "reduction": "sum",
+        "meta_cross_entropy": 10.0,
+        "cost": "combined",
+        "feature_weight": 0.5,
+        "label_weight": 1 / classes,
+        "measure": "prototype_input",
+        "meta_features": "refresh",
+        "features": "eval_pass",
+        "second_order": False,
+        "trainable": "head/.*",
+        "batch_norm": True,
+    }
+    assert fields(stage.choices, *expected) == expected
+    solver = {"epsilon": 0.1, "max_iterations": 3, "threshold": 0.0, "gradient": "unrolled"}
+    assert fields(stage.choices.ot, *solver) == solver
+
+
+def test_the_papers_text():
+    stage = cifar_stage2("otrw_paper")
+    assert (stage.epochs, stage.batch_size) == (40, 16)
+    assert stage.optimizer.learning_rate == 2e-5
+    assert sgd_fields(stage.weight_optimizer) == ("sgd", 1e-3, 0.0, False, 0.0, ())
+    expected = {
+        "initial": "uniform",
+        "weighting": "learned",
+        "from_scratch": False,
+        "simplex": "normalize",
+        "reduction": "sum",
+        "meta_cross_entropy": 0.0,
+        "cost": "combined",
+        "feature_weight": 1.0,
+        "label_weight": 1.0,
+        "measure": "prototype",
+        "meta_features": "step",
+        "features": "virtual",
+        "second_order": False,
+        "virtual_learning_rate": 2e-5,
+        "trainable": ".*",
+        "batch_norm": True,
+    }
+    assert fields(stage.choices, *expected) == expected
+    assert fields(stage.choices.ot, "epsilon", "gradient") == {
+        "epsilon": 0.1,
+        "gradient": "implicit",
+    }
+
+
+@pytest.mark.parametrize("recipe", ["otrw_global", "otrw_global_sampling"])
+def test_the_global_weights(recipe):
+    choices = cifar_stage2(recipe).choices
+    expected = {
+        "weighting": "global",
+        "sampling": recipe == "otrw_global_sampling",
+        "meta_features": "refresh",
+        "trainable": "head/.*",
+        "batch_norm": False,
+        "reduction": "mean",
+    }
+    assert fields(choices, *expected) == expected
+
+
+@pytest.mark.parametrize("config", [digits.get_config(), cifar_lt.get_config()])
+def test_the_virtual_step_is_as_long_as_the_real_one(config):
+    for recipe, stage in config.stage2.items():
+        if "choices" in stage:
+            rate = stage.optimizer.learning_rate
+            assert stage.choices.virtual_learning_rate == rate, recipe
+
+
+def test_the_learning_rate_falls_at_its_milestones():
+    config = cifar_lt.get_config("family=meta")
+    found = rates(config.stage1.optimizer, config.stage1.epochs)
+    expected = np.repeat([0.1, 1e-3, 1e-5], np.array([160, 20, 20]) * STEPS_PER_EPOCH)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_then_follows_the_same_schedule():
+    found = rates(cifar_lt.get_config("family=ldam").stage1.optimizer, 182)
+    warm = 5 * STEPS_PER_EPOCH
+    np.testing.assert_allclose(found[:warm], 0.1 * np.arange(warm) / warm, atol=1e-7)
+    expected = np.repeat([0.1, 1e-3, 1e-5], np.array([155, 20, 2]) * STEPS_PER_EPOCH)
+    np.testing.assert_allclose(found[warm:], expected, rtol=1e-5)
+
+
+def test_a_rate_without_a_schedule_is_constant():
+    np.testing.assert_allclose(rates(common.sgd(0.03), 20), 0.03, rtol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_adds_the_decayed_weights_to_the_gradient_before_the_momentum(nesterov):
+    optimizer = make_optimizer(
+        common.sgd(0.1, momentum=0.8, nesterov=nesterov, weight_decay=0.01), 1
+    )
+    w, velocity = 2.0, 0.0
+    params = jnp.asarray(w)
+    state = optimizer.init(params)
+    for gradient in (1.0, -0.5, 3.0):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        decayed = gradient + 0.01 * w
+        velocity = 0.8 * velocity + decayed
+        w -= 0.1 * (decayed + 0.8 * velocity if nesterov else velocity)
+        assert float(params) == pytest.approx(w, rel=1e-5)

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import pictures
+
+NAMES = ["cat", "dog", "automobile"]
+
+
+def read(path):
+    """Pixels of a PNG file, and a check that it is a picture and alone in its folder."""
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    return pixels
+
+
+def inches(pixels):
+    height, width, _ = pixels.shape
+    return width / pictures.DPI, height / pictures.DPI
+
+
+def transport_results(n, m, titles):
+    rng = np.random.default_rng(0)
+    plan = np.full((n, m), 1 / (n * m))
+    weights = rng.dirichlet(np.ones(n))
+    return {
+        title: (rng.random((n, m)), plan, weights[:, None] / m * plan**0, weights)
+        for title in titles
+    }
+
+
+def test_one_panel_for_each_confusion_matrix(tmp_path):
+    confusion = np.array([[8, 1, 1], [0, 0, 0], [2, 2, 1]])
+    pictures.confusion_pictures(tmp_path / "a" / "one.png", {"one": confusion}, NAMES)
+    pictures.confusion_pictures(
+        tmp_path / "b" / "two.png", {"one": confusion, "two": confusion.T}, NAMES
+    )
+    width, height = inches(read(tmp_path / "a" / "one.png"))
+    two_width, two_height = inches(read(tmp_path / "b" / "two.png"))
+    assert height == two_height
+    assert two_width - width == pytest.approx(4.2, abs=0.02)
+
+
+def test_many_classes_fit_into_a_confusion_matrix(tmp_path):
+    names = [f"class {i}" for i in range(100)]
+    pictures.confusion_pictures(tmp_path / "many.png", {"many": np.eye(100)}, names)
+    read(tmp_path / "many.png")
+
+
+@pytest.mark.parametrize("k", [3, 100])
+def test_class_weights(tmp_path, k):
+    counts = np.geomspace(500, 5, k).astype(int)
+    weights = {"IF 100": 1 / counts, "uniform": np.full(k, 1 / counts.sum())}
+    pictures.class_weights_picture(
+        tmp_path / "weights.png", counts, weights, [str(i) for i in range(k)]
+    )
+    assert inches(read(tmp_path / "weights.png")) == pytest.approx((8, 4.4), abs=0.02)
+
+
+def test_one_column_for_each_cost(tmp_path):
+    labels = np.array([2, 0, 0, 1, 0, 1])
+    for columns in (1, 2):
+        results = transport_results(6, 3, [f"cost {i}" for i in range(columns)])
+        path = tmp_path / str(columns) / "transport.png"
+        pictures.transport_picture(path, results, labels)
+        expected = (4.8 * columns + 1.4, 8.4)
+        assert inches(read(path)) == pytest.approx(expected, abs=0.02)
+
+
+def test_the_order_of_the_examples_does_not_show(tmp_path):
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    results = transport_results(6, 3, ["cost"])
+    # Reversed classes with the order inside each class kept.
+    order = np.array([5, 3, 4, 0, 1, 2])
+    shuffled = {title: tuple(x[order] for x in result) for title, result in results.items()}
+    pictures.transport_picture(tmp_path / "a" / "t.png", results, labels)
+    pictures.transport_picture(tmp_path / "b" / "t.png", shuffled, labels[order])
+    np.testing.assert_array_equal(read(tmp_path / "a" / "t.png"), read(tmp_path / "b" / "t.png"))
+
+
+def test_a_picture_replaces_the_one_before(tmp_path):
+    path = tmp_path / "weights.png"
+    path.write_bytes(b"not a picture")
+    pictures.class_weights_picture(path, np.ones(3, int), {"w": np.arange(3.0)}, NAMES)
+    read(path)
+
+
+def test_wrong_shapes_and_nothing_to_draw_are_errors(tmp_path):
+    path = tmp_path / "x.png"
+    with pytest.raises(ValueError, match="empty"):
+        pictures.confusion_pictures(path, {}, NAMES)
+    with pytest.raises(ValueError, match="'CE'"):
+        pictures.confusion_pictures(path, {"CE": np.eye(4)}, NAMES)
+    with pytest.raises(ValueError, match="empty"):
+        pictures.class_weights_picture(path, np.ones(3, int), {}, NAMES)
+    with pytest.raises(ValueError, match="'w'"):
+        pictures.class_weights_picture(path, np.ones(3, int), {"w": np.ones(1)}, NAMES)
+    with pytest.raises(ValueError, match="empty"):
+        pictures.transport_picture(path, {}, np.zeros(2, int))
+    with pytest.raises(ValueError, match="plan after"):
+        cost, before, after, weights = transport_results(4, 2, ["c"])["c"]
+        pictures.transport_picture(path, {"c": (cost, before, after.T, weights)}, np.zeros(4, int))
+    assert not path.exists()
