@@ -32,6 +32,10 @@ class Experiment:
     def __init__(self, config: ConfigDict):
         self.config = ConfigDict(config)
         self.config.recipe = recipe_name(config.recipe)
+        # The other recipes' second stages are no part of this run.
+        self.config.stage2 = ConfigDict(
+            {name: stage for name, stage in config.stage2.items() if name == self.config.recipe}
+        )
         data = self.config.data
         self.dataset = load_dataset(data.name, data.data_dir or None)
         self.preprocessing = preprocessing(data.name, data.augment, data.padding)

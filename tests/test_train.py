@@ -248,14 +248,14 @@ def test_a_loss_that_is_not_finite_ends_the_training(value):
         run_log(STAGE, compiled(), data=data._replace(raw=raw))
 
 
-def test_a_stage_refreshes_before_every_epoch_but_the_first():
+def test_a_stage_refreshes_before_every_epoch_but_the_first_and_has_a_new_order_in_each():
     data = make_data()
     state = start(STAGE, KEY, jnp.zeros(()), data)
-    seen = [
-        (number, int(state.refreshed), int(state.step))
-        for number, state, _ in run_stage(STAGE, compiled(), state, data, KEY)
-    ]
+    seen, last = [], None
+    for number, last, _ in run_stage(STAGE, compiled(), state, data, KEY):
+        seen.append((number, int(last.refreshed), int(last.step)))
     assert seen == [(e, e, (e + 1) * STEPS) for e in range(EPOCHS)]
+    assert len({tuple(order) for order in epochs_of(last)}) == EPOCHS
 
 
 @pytest.mark.parametrize("done", [1, 3])
