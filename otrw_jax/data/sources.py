@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 import textwrap
+import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -183,7 +184,8 @@ def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np
     try:
         with np.load(cache) as stored:
             return tuple(stored[key] for key in ARRAYS)
-    except Exception:  # Absent, or not what it should be: then the records decide.
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        # Absent, or not what it should be: then the records decide.
         arrays = _decode(builder)
     _try_to_save(cache, dict(zip(ARRAYS, arrays, strict=True)))
     return arrays
