@@ -1,9 +1,11 @@
 """How a script starts, and how it ends where something is wrong."""
 
+import os
 import sys
 from collections.abc import Callable
 
 import absl.logging
+import jax
 from absl import app, flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.")
@@ -28,9 +30,17 @@ def run_app(main: Callable[[list[str]], None], *required: str) -> None:
         except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
             if DEBUG.value:
                 raise
-            sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            _end(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     app.run(quiet_main, flags_parser=_parse)
+
+
+def _end(sentence: str):
+    if jax.process_count() == 1:
+        sys.exit(sentence)
+    # At once: an orderly end would wait for the other processes, which wait for this one.
+    print(f"process {jax.process_index()}: {sentence}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _parse(argv):

@@ -1,6 +1,6 @@
 """A config made ready to run: data set, network, compiled stages."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ from experiments.recipes import make_model, make_stages, recipe_name
 from otrw_jax.data.augment import preprocessing
 from otrw_jax.data.sources import load_dataset
 from otrw_jax.data.splits import Split, make_split
+from otrw_jax.devices import first_alone, pick_devices
 from otrw_jax.evaluation import make_evaluator
+from otrw_jax.features import make_keeper, pick_copy
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.metrics import summarise
-from otrw_jax.train import DeviceData, Stage, make_epoch
+from otrw_jax.train import DeviceData, Loop, Stage, make_loop
 
 
 class Prepared(NamedTuple):
@@ -37,13 +39,15 @@ class Experiment:
             {name: stage for name, stage in config.stage2.items() if name == self.config.recipe}
         )
         data = self.config.data
-        self.dataset = load_dataset(data.name, data.data_dir or None)
+        self.dataset = first_alone(lambda: load_dataset(data.name, data.data_dir or None))
         self.preprocessing = preprocessing(data.name, data.augment, data.padding)
-        self.model = make_model(self.config.model, self.dataset.num_classes)
+        self.devices = pick_devices(self.config.devices)
+        num_classes = self.dataset.num_classes
+        self.model = make_model(self.config.model, num_classes, self.devices.axis_name)
         self.evaluate = make_evaluator(
-            self.model, self.preprocessing.evaluate, self.dataset.num_classes
+            self.model, self.preprocessing.evaluate, num_classes, devices=self.devices
         )
-        self._stages = None
+        self._loops, self._keepers = {}, {}
 
     def prepare(self, subset_seed: int) -> Prepared:
         """Draws the subset and puts the data on the device."""
@@ -68,25 +72,74 @@ class Experiment:
         train = stored(split.train)
         meta = viewed(stored(split.meta)) if split.meta.size else None
         view = TrainingData(viewed(train), meta, dataset.num_classes)
-        return Prepared(
-            split,
-            DeviceData(train, self.preprocessing.train, view),
-            Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels)),
-            stored(split.held_out) if split.held_out.size else None,
-        )
+        test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))
+        held_out = stored(split.held_out) if split.held_out.size else None
+        arrays = self.devices.replicate((DeviceData(train, view), test, held_out))
+        return Prepared(split, *arrays)
 
-    def stages(self, counts: np.ndarray) -> list[tuple[Stage, Any]]:
-        """The stages with their compiled epochs; the same for every seed."""
-        if self._stages is None:
+    @property
+    def in_a_loop(self) -> bool:
+        """Whether many steps go into one call: not for convolutions on CPUs, slow in loops."""
+        return self.config.model.name == "mlp" or jax.default_backend() != "cpu"
+
+    def seeds_at_once(self, count: int) -> int:
+        """How many of so many seeds are trained together."""
+        if self.devices.total > 1:
+            return 1
+        if self.config.seeds_at_once < 0:
+            return count if self.in_a_loop else 1
+        return self.config.seeds_at_once or count
+
+    def loops(self, counts: np.ndarray, seeds: int = 0) -> list[Loop]:
+        """The stages, compiled; the same for every seed.
+
+        Args:
+            counts: training examples of each class, `[K]`.
+            seeds: number of seeds trained together; 0 for one, alone.
+        """
+        if seeds not in self._loops:
             steps = self.config.steps_per_call
-            if steps < 0:  # XLA's convolutions are slow inside a loop on CPUs.
-                convolutions = self.config.model.name != "mlp"
-                steps = 1 if convolutions and jax.default_backend() == "cpu" else 0
-            self._stages = [
-                (stage, make_epoch(stage, self.preprocessing.train, steps))
-                for stage in make_stages(self.config, self.model, counts)
+            if steps < 0:
+                steps = 0 if self.in_a_loop else 1
+            stages = make_stages(self.config, self.model, counts, self.devices.axis_name)
+            self._loops[seeds] = [
+                make_loop(
+                    stage,
+                    pick_copy if self.copies(stage) else self.preprocessing.train,
+                    steps_per_call=steps,
+                    devices=self.devices,
+                    seeds=seeds,
+                )
+                for stage in stages
             ]
-        return self._stages
+        return self._loops[seeds]
+
+    def copies(self, stage: Stage) -> int:
+        """How many copies of an example's features the stage keeps; 0 where it takes inputs."""
+        if stage.name == "stage1":
+            return 0
+        return self.config.stage2[self.config.recipe].feature_copies
+
+    def stage_data(self, stage: Stage, seed: int, prepared: Prepared, variables) -> DeviceData:
+        """The data that a stage trains on: inputs, or features kept of a frozen backbone."""
+        copies = self.copies(stage)
+        if not copies:
+            return prepared.data
+        if copies not in self._keepers:
+            self._keepers[copies] = make_keeper(self.model, self.preprocessing.train, copies)
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return self._keepers[copies](variables, prepared.data, key)
+
+    def template(self, index: int, seed: int, prepared: Prepared):
+        """Shapes and types of the state of a stage, without computing any."""
+        stage = self.loops(prepared.split.counts)[index].stage
+
+        def state(key):
+            variables = self.initial_variables(seed, prepared)
+            data = self.stage_data(stage, seed, prepared, variables)
+            return stage.method.init(key, variables, data.view)
+
+        return jax.eval_shape(state, self.stage_key(seed, index))
 
     def initial_variables(self, seed: int, prepared: Prepared):
         """The network before training."""
@@ -109,6 +162,6 @@ class Experiment:
         }
 
 
-def stage_ends(stages) -> tuple[int, ...]:
+def stage_ends(loops: list[Loop]) -> tuple[int, ...]:
     """Number of the last epoch of each stage, counted over all stages."""
-    return tuple(int(end) for end in np.cumsum([stage.epochs for stage, _ in stages]))
+    return tuple(int(end) for end in np.cumsum([loop.stage.epochs for loop in loops]))

@@ -16,7 +16,14 @@ QUIET_SECONDS = 10.0
 class Reporter:
     """Reports epochs to the terminal and to the files of a run directory."""
 
-    def __init__(self, workdir: pathlib.Path, title: str, total: int, history: list[dict]):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        title: str,
+        total: int,
+        history: list[dict],
+        progress: bool = True,
+    ):
         """Starts from the history of a resumed run, empty at first.
 
         Args:
@@ -24,6 +31,7 @@ class Reporter:
             title: shown before every line.
             total: number of epochs over all stages.
             history: records of the epochs behind.
+            progress: whether a terminal shows its progress; there is room for one run's.
         """
         self._path = workdir / "metrics.jsonl"
         self._path.write_text("".join(_line(record) for record in history))
@@ -40,7 +48,7 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._console.is_terminal or not progress,
         )
         self._task = self._progress.add_task(title, total=total, completed=len(history), status="")
         self._progress.start()
@@ -57,7 +65,9 @@ class Reporter:
             status += f", test error {record['test']['error']:.2f} %"
         self._progress.update(self._task, completed=record["number"], status=status)
         now = time.monotonic()
-        if self._progress.disable and ("test" in record or now - self._printed > QUIET_SECONDS):
+        if not self._console.is_terminal and (
+            "test" in record or now - self._printed > QUIET_SECONDS
+        ):
             self._printed = now
             print(f"{self._title} epoch {record['number']}: {status}", flush=True)
 

@@ -1,7 +1,9 @@
-"""One run of a recipe, from a config and a seed: trained, resumed, taken over, restored."""
+"""Runs of a recipe, from a config and a seed each: trained, resumed, taken over, restored."""
 
+import contextlib
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -9,16 +11,33 @@ from ml_collections import ConfigDict
 from experiments.experiment import Experiment, Prepared, stage_ends
 from experiments.reporting import Reporter
 from experiments.rundir import (
-    HOW,
     ConfigMismatchError,
     best_record,
     claim,
     describe,
-    flatten,
+    differing_first_stage,
     three_results,
 )
 from otrw_jax.checkpoints import Checkpoints, read_json, write_json
-from otrw_jax.train import run_stage, start
+from otrw_jax.devices import from_first, is_first_process, wait_for_all
+from otrw_jax.seeds import stack, unstack
+from otrw_jax.train import run_stage
+
+
+class Run(NamedTuple):
+    """What a run is beside its config.
+
+    Attributes:
+        workdir: the run directory.
+        seed: of the network's start, the order of the data and the augmentation.
+        subset_seed: of the choice of examples.
+        stage1_from: run directory whose first stage is taken over.
+    """
+
+    workdir: pathlib.Path
+    seed: int
+    subset_seed: int
+    stage1_from: str | pathlib.Path = ""
 
 
 def train(
@@ -32,8 +51,8 @@ def train(
 
     Args:
         experiment: what is run.
-        workdir: the run directory.
-        seed: of the network's start, the order of the data and the augmentation.
+        workdir: see `Run`, as for the others.
+        seed: of what is random in the training.
         subset_seed: of the choice of examples.
         stage1_from: run directory whose first stage is taken over.
 
@@ -45,97 +64,201 @@ def train(
         ConfigMismatchError: the directory holds a run of another config.
         CheckpointError, TrainingDivergedError: see there.
     """
-    workdir = pathlib.Path(workdir)
-    config = ConfigDict(experiment.config)
-    config.seed, config.subset_seed, config.stage1_from = seed, subset_seed, str(stage1_from)
-    workdir.mkdir(parents=True, exist_ok=True)
-    claim(workdir, config)
-    prepared = experiment.prepare(subset_seed)
-    stages = experiment.stages(prepared.split.counts)
-    variables = experiment.initial_variables(seed, prepared)
-    describe(workdir, experiment, prepared, variables)
-
-    ends = stage_ends(stages)
-    with Checkpoints(workdir / "checkpoints", ends, config.keep_checkpoints) as checkpoints:
-        if stage1_from and not checkpoints.steps():
-            take_over(experiment, pathlib.Path(stage1_from), workdir, checkpoints, prepared, seed)
-        done = checkpoints.steps()[-1] if checkpoints.steps() else 0
-        history = checkpoints.record()["history"] if done else []
-        reporter = Reporter(workdir, config.recipe, ends[-1], history)
-        try:
-            for epoch, record, state in epochs_left(
-                experiment, seed, variables, prepared, checkpoints, done
-            ):
-                last = record["number"] in ends
-                if last or epoch % config.evaluate_every == 0:
-                    record |= experiment.evaluations(state.variables, prepared)
-                history.append(record)
-                if last or epoch % config.checkpoint_every == 0:
-                    best = best_record(history, "held_out")
-                    content = {"history": history}
-                    checkpoints.save(record["number"], state, content, best=best and best["number"])
-                reporter.epoch(record)
-        finally:
-            reporter.close()
-    results = three_results(history)
-    write_json(workdir / "results.json", results)
-    return results
+    run = Run(pathlib.Path(workdir), seed, subset_seed, stage1_from)
+    return train_together(experiment, [run])[0]
 
 
-def epochs_left(experiment, seed, variables, prepared, checkpoints, done):
-    """Runs what a run has left, from its checkpoint after `done` epochs.
+def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
+    """Trains, or goes on training, runs of several seeds, and returns the results of each.
+
+    Runs that are as far as each other are trained together, by `jax.vmap`, as many at once as the
+    config says.
+    """
+    with contextlib.ExitStack() as files:
+        opened = [_OpenRun(experiment, run, len(runs) > 1, files) for run in runs]
+        for run in opened:
+            if run.done == run.ends[-1]:  # A kill may have come before its last report.
+                run.report(files, progress=False)
+        at_once = experiment.seeds_at_once(len(runs))
+        while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
+            with contextlib.ExitStack() as reports:
+                for number, run in enumerate(group):
+                    run.report(reports, progress=number == 0)
+                for epoch, records, states in _epochs_left(experiment, group):
+                    for run, record, state in zip(group, records, states, strict=True):
+                        run.keep(epoch, record, state)
+        return [run.finish() for run in opened]
+
+
+class _OpenRun:
+    """A run directory while its run goes on. Of several processes the first alone writes."""
+
+    def __init__(
+        self, experiment: Experiment, run: Run, one_of_several: bool, files: contextlib.ExitStack
+    ):
+        self.run, self.seed = run, run.seed
+        self._experiment, self._writes = experiment, is_first_process()
+        self._name = run.workdir.name if one_of_several else ""
+        config = ConfigDict(experiment.config)
+        config.seed, config.subset_seed = run.seed, run.subset_seed
+        config.stage1_from = str(run.stage1_from)
+        if self._writes:
+            run.workdir.mkdir(parents=True, exist_ok=True)
+            claim(run.workdir, config)
+        self.prepared = experiment.prepare(run.subset_seed)
+        self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
+        self.variables = experiment.initial_variables(run.seed, self.prepared)
+        if self._writes:
+            describe(run.workdir, experiment, self.prepared, self.variables)
+        # Runs that are trained together are saved one after the other: a kill in between leaves
+        # some a checkpoint behind, and the others must still have that.
+        keep = max(config.keep_checkpoints, 2) if one_of_several else config.keep_checkpoints
+        folder = run.workdir / "checkpoints"
+        if not self._writes:
+            wait_for_all("the folder of the checkpoints is ready")
+        self.checkpoints = files.enter_context(
+            Checkpoints(folder, self.ends, keep, read_only=not self._writes)
+        )
+        if self._writes:
+            if run.stage1_from and not self.checkpoints.steps():
+                self._take_over()
+            wait_for_all("the folder of the checkpoints is ready")
+        steps = self.checkpoints.steps()
+        self.done = from_first(steps[-1] if steps else 0)
+
+    def go_back(self, done: int) -> None:
+        """Forgets what came after a checkpoint."""
+        if self.done > done and self._writes:
+            self.checkpoints.forget_after(done)
+        self.done = done
+
+    def restore(self, index: int, number: int) -> Any:
+        """The state of a stage at a checkpoint."""
+        template = self._experiment.template(index, self.seed, self.prepared)
+        return self.checkpoints.restore(template, number)
+
+    def report(self, files: contextlib.ExitStack, progress: bool) -> None:
+        """Starts to tell how the run goes on, from the history behind it."""
+        self.history = self.checkpoints.record(self.done)["history"] if self.done else []
+        if self._writes:
+            title = f"{self._experiment.config.recipe} {self._name}".strip()
+            self._reporter = Reporter(
+                self.run.workdir, title, self.ends[-1], self.history, progress
+            )
+            files.callback(self._reporter.close)
+
+    def keep(self, epoch: int, record: dict, state: Any) -> None:
+        """Evaluates, saves and reports an epoch, the `epoch`-th of its stage from one."""
+        config, number = self._experiment.config, record["number"]
+        last = number in self.ends
+        if last or epoch % config.evaluate_every == 0:
+            record |= self._experiment.evaluations(state.variables, self.prepared)
+        self.history.append(record)
+        self.done = number
+        if not self._writes:
+            return
+        if last or epoch % config.checkpoint_every == 0:
+            best = best_record(self.history, "held_out")
+            content = {"history": self.history}
+            self.checkpoints.save(number, state, content, best=best and best["number"])
+        self._reporter.epoch(record)
+
+    def finish(self) -> dict:
+        """The results, written into the run directory."""
+        results = three_results(self.history)
+        if self._writes:
+            write_json(self.run.workdir / "results.json", results)
+        return results
+
+    def _take_over(self):
+        """Copies another run's first stage as this run's, after checking that it is the same."""
+        source = pathlib.Path(self.run.stage1_from)
+        if not (source / "checkpoints").is_dir():
+            raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
+        differing = differing_first_stage(source, self.run.workdir)
+        if differing:
+            raise ConfigMismatchError(
+                f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
+                "stage is not this run's."
+            )
+        template = self._experiment.template(0, self.seed, self.prepared)
+        with Checkpoints(source / "checkpoints", read_only=True) as theirs:
+            state = theirs.restore(template, self.ends[0])
+            history = theirs.record(self.ends[0])["history"]
+        self.checkpoints.save(self.ends[0], state, {"history": history})
+
+
+def _next_group(opened: list[_OpenRun], every: int, at_once: int) -> list[_OpenRun]:
+    """Runs to train together next: those furthest behind, and those one checkpoint ahead."""
+    left = [run for run in opened if run.done < run.ends[-1]]
+    behind = min((run.done for run in left), default=0)
+
+    def joins(run):
+        near = 0 < run.done - behind <= every and behind in run.checkpoints.steps()
+        return run.done == behind or near
+
+    group = [run for run in left if joins(run)][:at_once]
+    for run in group:
+        run.go_back(behind)
+    return group
+
+
+def _epochs_left(
+    experiment: Experiment, group: list[_OpenRun]
+) -> Iterator[tuple[int, list[dict], list[Any]]]:
+    """Runs what a group of runs has left.
 
     Yields:
-        The epoch's number within its stage, from one; its record, its seconds including the
-        compilation in a stage's first; and the state.
+        The epoch's number within its stage, from one; each run's record, with the seconds of all
+        of them including the compilation in a stage's first; and each run's state.
     """
-    stages = experiment.stages(prepared.split.counts)
-    for index, ((stage, epoch), end) in enumerate(zip(stages, stage_ends(stages), strict=True)):
-        begin = end - stage.epochs
-        key = experiment.stage_key(seed, index)
-        initial = start(stage, key, variables, prepared.data)
-        if done > begin:
-            initial = checkpoints.restore(initial, min(done, end))
-        state = initial
+    seeds = len(group) if len(group) > 1 else 0
+
+    def together(trees):
+        return stack(trees) if seeds else trees[0]
+
+    def apart(tree):
+        return unstack(tree, seeds) if seeds else [tree]
+
+    done = group[0].done
+    variables = [run.variables for run in group]
+    loops = experiment.loops(group[0].prepared.split.counts, seeds)
+    for index, (loop, end) in enumerate(zip(loops, stage_ends(loops), strict=True)):
+        if done >= end:
+            variables = [run.restore(index, end).variables for run in group]
+            continue
+        begin = end - loop.stage.epochs
         clock = time.perf_counter()
-        first = max(0, done - begin)
-        for number, state, metrics in run_stage(stage, epoch, initial, prepared.data, key, first):
-            record = {
-                "number": begin + number + 1,
-                "stage": stage.name,
-                "loss": metrics.pop("loss"),
-                "train_error": 100 * metrics.pop("error"),
-                **metrics,
-                "seconds": time.perf_counter() - clock,
-            }
-            yield number + 1, record, state
-            clock = time.perf_counter()
-        variables = state.variables
-
-
-def take_over(experiment, source, workdir, checkpoints, prepared, seed):
-    """Copies another run's first stage as this run's, after checking that it would be the same."""
-    if not (source / "checkpoints").is_dir():
-        raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
-    found, wanted = (flatten(read_json(path / "config.json")) for path in (source, workdir))
-    parts = ("data.", "model.", "stage1.", "seed", "subset_seed")
-    differing = [
-        name
-        for name in sorted(found.keys() | wanted.keys())
-        if name.startswith(parts) and name not in HOW and found.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise ConfigMismatchError(
-            f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first stage "
-            "is not this run's."
+        data = together(
+            [
+                experiment.stage_data(loop.stage, run.seed, run.prepared, before)
+                for run, before in zip(group, variables, strict=True)
+            ]
         )
-    stage, _ = experiment.stages(prepared.split.counts)[0]
-    variables = experiment.initial_variables(seed, prepared)
-    template = start(stage, experiment.stage_key(seed, 0), variables, prepared.data)
-    with Checkpoints(source / "checkpoints", read_only=True) as theirs:
-        state = theirs.restore(template, stage.epochs)
-        history = theirs.record(stage.epochs)["history"]
-    checkpoints.save(stage.epochs, state, {"history": history})
+        key = together([experiment.stage_key(run.seed, index) for run in group])
+        if done > begin:
+            initial = together([run.restore(index, done) for run in group])
+            initial = experiment.devices.replicate(initial)
+        else:
+            initial = loop.start(key, together(variables), data)
+        first = max(0, done - begin)
+        for number, state, metrics in run_stage(loop, initial, data, key, first):
+            seconds = time.perf_counter() - clock
+            records = [
+                {
+                    "number": begin + number + 1,
+                    "stage": loop.stage.name,
+                    "loss": means.pop("loss"),
+                    "train_error": 100 * means.pop("error"),
+                    **means,
+                    "seconds": seconds,
+                    **({"seeds_together": seeds} if seeds else {}),
+                }
+                for means in (metrics if seeds else [metrics])
+            ]
+            yield number + 1, records, apart(state)
+            clock = time.perf_counter()
+        variables = [one.variables for one in apart(state)]
 
 
 class Restored(NamedTuple):
@@ -168,23 +291,20 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
         raise FileNotFoundError(f"{workdir} holds no run{inside if seeds else '; train first'}.")
     config = ConfigDict(read_json(workdir / "config.json"))
     config.data.data_dir = data_dir or config.data.data_dir
+    config.devices = 1
     experiment = Experiment(config)
     prepared = experiment.prepare(config.subset_seed)
-    stages = experiment.stages(prepared.split.counts)
-    ends = stage_ends(stages)
+    loops = experiment.loops(prepared.split.counts)
+    ends = stage_ends(loops)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        number = _number(which, stages, checkpoints)
+        number = _number(which, loops, checkpoints)
         index = next((i for i, end in enumerate(ends) if number <= end), len(ends) - 1)
-        stage = stages[index][0]
-        variables = experiment.initial_variables(config.seed, prepared)
-        key = experiment.stage_key(config.seed, index)
-        template = start(stage, key, variables, prepared.data)
-        state = checkpoints.restore(template, number)
-    return Restored(number, stage.name, state, experiment, prepared)
+        state = checkpoints.restore(experiment.template(index, config.seed, prepared), number)
+    return Restored(number, loops[index].stage.name, state, experiment, prepared)
 
 
-def _number(which, stages, checkpoints) -> int | None:
-    names = {stage.name: end for (stage, _), end in zip(stages, stage_ends(stages), strict=True)}
+def _number(which, loops, checkpoints) -> int:
+    names = {loop.stage.name: end for loop, end in zip(loops, stage_ends(loops), strict=True)}
     if which in names:
         return names[which]
     if which.isdigit():

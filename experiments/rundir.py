@@ -19,7 +19,9 @@ HOW = (
     "checkpoint_every",
     "keep_checkpoints",
     "steps_per_call",
+    "devices",
     "seeds",
+    "seeds_at_once",
     "stage1_from",
 )
 
@@ -47,6 +49,17 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     write_json(path, config.to_dict())
 
 
+def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+    """Names of the fields in which the first stages of two runs differ."""
+    found, wanted = (flatten(read_json(path / "config.json")) for path in (one, other))
+    parts = ("data.", "model.", "stage1.", "seed", "subset_seed")
+    return [
+        name
+        for name in sorted(found.keys() | wanted.keys())
+        if name.startswith(parts) and name not in HOW and found.get(name) != wanted.get(name)
+    ]
+
+
 def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
     """Writes run.json: the subset's identity, the network's size, versions, device."""
     packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
@@ -62,6 +75,7 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
         "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
         | {name: metadata.version(name) for name in packages},
         "device": f"{device.platform}: {device.device_kind}",
+        "devices": experiment.devices.total,
     }
     write_json(workdir / "run.json", description)
     print(

@@ -1,6 +1,10 @@
 """Trains a recipe; run again on the same directory it goes on where it was.
 
 python -m experiments.train --config=experiments/configs/digits.py --workdir=runs/digits
+
+Several processes train one run, over all their devices, where each is started with the same
+command and --coordinator=host:port --num_processes=2 --process_id=0 (1, ...); under srun and on TPU
+pods without.
 """
 
 import pathlib
@@ -8,10 +12,12 @@ import pathlib
 import numpy as np
 from ml_collections import config_flags
 
+from experiments import processes
 from experiments.cli import WORKDIR, run_app
 from experiments.experiment import Experiment
-from experiments.run import train
+from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import write_json
+from otrw_jax.devices import is_first_process
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 
@@ -19,22 +25,26 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lo
 def main(argv: list[str]) -> None:
     """Trains one run, or one a seed in subfolders with their mean in `results.json`."""
     del argv
+    processes.join()
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     experiment = Experiment(config)
     if not config.seeds:
         results = train(experiment, workdir, config.seed, config.subset_seed, config.stage1_from)
-        print_results(results)
+        if is_first_process():
+            print_results(results)
         return
     if (workdir / "config.json").exists():
         raise ValueError(f"{workdir} holds a run of one seed; choose another --workdir.")
-    runs = {}
-    for seed in config.seeds:
-        folder = f"seed_{seed}"
-        source = config.stage1_from and pathlib.Path(config.stage1_from) / folder
-        runs[folder] = train(experiment, workdir / folder, seed, seed, source)
-    results = mean_results(list(runs.values()))
-    write_json(workdir / "results.json", {"seeds": list(config.seeds), **results})
-    print_results(results)
+    folders = {seed: f"seed_{seed}" for seed in config.seeds}
+    first = config.stage1_from and pathlib.Path(config.stage1_from)
+    runs = [
+        Run(workdir / folder, seed, seed, first and first / folder)
+        for seed, folder in folders.items()
+    ]
+    results = mean_results(train_together(experiment, runs))
+    if is_first_process():
+        write_json(workdir / "results.json", {"seeds": list(config.seeds), **results})
+        print_results(results)
 
 
 def mean_results(runs: list[dict]) -> dict:

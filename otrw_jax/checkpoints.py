@@ -19,6 +19,8 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run, numbered by the epochs behind them, over all stages.
 
+    Where there are several processes, one may write and all may read; none waits for another.
+
     Each holds the state of the method and a record: plain JSON with the run's history. They are
     written beside and renamed, so a kill at any moment leaves the last complete one. The newest
     few, the last of each stage and the one marked best are kept.
@@ -42,20 +44,24 @@ class Checkpoints:
         """
         self._directory = pathlib.Path(directory).absolute()
         self._policy = _Keep(stage_ends, keep)
+        if not read_only:  # Orbax does not create it where there are several processes.
+            self._directory.mkdir(parents=True, exist_ok=True)
+        alone = _alone()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=not read_only,
-            create=not read_only,
+            create=False,
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
+            multiprocessing_options=alone,
         )
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=options,
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "record": ocp.JsonCheckpointHandler(),
+                "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
             },
         )
 
@@ -77,7 +83,8 @@ class Checkpoints:
         """
         self._policy.best = best
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+            state=ocp.args.StandardSave(jax.tree.map(_stored, state)),
+            record=ocp.args.JsonSave(record),
         )
         try:
             self._manager.save(step, args=items, force=True)
@@ -97,17 +104,25 @@ class Checkpoints:
         """Restores a state.
 
         Args:
-            template: a state of the same structure, shapes and types.
+            template: a state of the same structure, shapes and types; `jax.eval_shape` gives one.
             step: which checkpoint; the newest by default.
 
         Raises:
             CheckpointError: there is none, or its arrays are not those of the template.
         """
         step = self._existing(step)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        abstract = jax.eval_shape(lambda tree: jax.tree.map(_bits, tree), template)
         self._check(abstract, step)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return jax.tree.map(_uncommitted, self._manager.restore(step, args=items).state)
+        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(empty))
+        state = self._manager.restore(step, args=items).state
+        return jax.tree.map(_restored, state, template)
+
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints after one, so that they can be written again."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
 
     def close(self) -> None:
         """Waits for writes and frees the folder."""
@@ -158,12 +173,34 @@ class _Keep:
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
-def _uncommitted(x: Array) -> Array:
-    """A copy that is not bound to its device, like a fresh state: so jit compiles nothing anew."""
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = _uncommitted(jax.random.key_data(x))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    return jnp.array(np.asarray(x))
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax without barriers between processes."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"{process}"
+    )
+
+
+def _is_key(x) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _bits(x: Array) -> Array:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _stored(x: Array) -> np.ndarray:
+    """The array on the host, keys as their bits: alike whatever devices it was spread over."""
+    return np.asarray(_bits(x))
+
+
+def _restored(x: np.ndarray, template) -> Array:
+    """An array not bound to a device, like a fresh state: so jit compiles nothing anew."""
+    if _is_key(template):
+        return jax.random.wrap_key_data(jnp.array(x))
+    return jnp.array(x)
 
 
 def _types(tree: PyTree) -> dict[str, str]:

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Int, PyTree
 
 from otrw_jax import metrics
-from otrw_jax.methods.base import Examples
+from otrw_jax.devices import Devices, pick_devices
+from otrw_jax.methods.base import Examples, global_sum
 from otrw_jax.model import Model, predict
 
 
@@ -26,6 +27,7 @@ def make_evaluator(
     prepare: Callable[[PyTree], PyTree],
     num_classes: int,
     batch_size: int = 1000,
+    devices: Devices | None = None,
 ) -> Callable[[PyTree, Examples], Statistics]:
     """Compiles the evaluation of a network; keep the result, it compiles once a batch shape.
 
@@ -33,29 +35,35 @@ def make_evaluator(
         model: the network.
         prepare: from stored to network inputs, without augmentation.
         num_classes: number of classes.
-        batch_size: examples at a time; the last batch is padded and masked.
+        batch_size: examples at a time, over all devices; the last batch is padded and masked.
+        devices: those that share a batch; one by default.
 
     Returns:
         `(variables, examples) -> Statistics`, the examples as they are stored.
     """
 
-    @jax.jit
+    devices = devices or pick_devices()
+
     def of_batch(variables, inputs, labels, mask):
         logits = predict(model, variables, prepare(inputs))
         predictions = jnp.argmax(logits, axis=-1)
-        return Statistics(
+        statistics = Statistics(
             metrics.confusion_matrix(predictions, labels, num_classes, mask),
             metrics.calibration_bins(logits, labels, mask=mask),
         )
+        return global_sum(statistics, devices.axis_name)
+
+    of_batch = devices.compile(of_batch, spread=(1, 2, 3), arguments=4)
 
     def evaluate(variables, examples):
         count = examples.labels.shape[0]
-        size = min(batch_size, count)
+        size = -(-min(batch_size, count) // devices.total) * devices.total
         total = None
         for at in range(0, count, size):
             rows = np.minimum(np.arange(at, at + size), count - 1)
             mask = np.arange(at, at + size) < count
-            part = of_batch(variables, examples.inputs[rows], examples.labels[rows], mask)
+            batch = examples.inputs[rows], examples.labels[rows], jnp.asarray(mask)
+            part = of_batch(variables, *map(devices.share, batch))
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         return total
 

@@ -6,10 +6,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Int, Key, PyTree
 
+from otrw_jax.devices import Devices, pick_devices
 from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
+from otrw_jax.seeds import stack, unstack
+
+Prepare = Callable[[Key[Array, "b"], PyTree], PyTree]
+"""`(keys [b], stored inputs [b ...]) -> inputs [b ...]`, with augmentation by a key an example."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +26,8 @@ class Stage:
         name: such as `"stage1"`; checkpoints and records carry it.
         method: how it trains.
         epochs: passes over the training set.
-        batch_size: examples a step. What is left over at the end of an epoch's random order is
-            not used in that epoch.
+        batch_size: examples a step, over all devices. What is left over at the end of an epoch's
+            random order is not used in that epoch.
     """
 
     name: str
@@ -35,12 +41,10 @@ class DeviceData(NamedTuple):
 
     Attributes:
         raw: the stored training examples, N of them, of which batches are taken.
-        prepare: `(key, inputs) -> inputs`, from stored to network inputs with augmentation.
         view: what the method sees beside the batches, prepared without augmentation.
     """
 
     raw: Examples
-    prepare: Callable[[Array, PyTree], PyTree]
     view: TrainingData
 
 
@@ -48,31 +52,63 @@ class TrainingDivergedError(ArithmeticError):
     """The training loss of an epoch is not a number, or infinite."""
 
 
-EpochFunction = Callable[[Any, DeviceData, Array], tuple[Any, dict[str, float]]]
+Metrics = dict[str, float] | list[dict[str, float]]
+"""Means over an epoch; of each seed, where seeds are trained together."""
 
 
-def make_epoch(
-    stage: Stage, prepare: Callable[[Array, PyTree], PyTree], steps_per_call: int = 0
-) -> EpochFunction:
-    """Compiles one epoch of a stage; keep the result, it compiles once.
+class Loop(NamedTuple):
+    """A stage, compiled once; keep it. The states are donated: what is given is gone afterwards.
+
+    Attributes:
+        stage: what is run.
+        start: `(key, variables, data) -> state`, in buffers of its own.
+        refresh: `(state, data) -> state`, at the start of each epoch but the first.
+        epoch: `(state, data, key) -> (state, metrics)`.
+    """
+
+    stage: Stage
+    start: Callable[[Array, PyTree, DeviceData], Any]
+    refresh: Callable[[Any, DeviceData], Any]
+    epoch: Callable[[Any, DeviceData, Array], tuple[Any, Metrics]]
+
+
+def make_loop(
+    stage: Stage,
+    prepare: Prepare,
+    *,
+    steps_per_call: int = 0,
+    devices: Devices | None = None,
+    seeds: int = 0,
+) -> Loop:
+    """Compiles a stage.
 
     Args:
         stage: method and batch size.
-        prepare: see `DeviceData`.
+        prepare: from stored to network inputs. The key of an example depends on the step and its
+            place in the batch, not on the device it is on.
         steps_per_call: steps that one call of the device runs, by `lax.scan`; 0 is the whole
             epoch. The result does not depend on it beyond rounding.
-
-    Returns:
-        `(state, data, key) -> (state, metrics)`. The state given is donated: its buffers are
-        gone afterwards. Metrics are means over the epoch, read from the device once.
+        devices: those that share a batch; one by default. The method must have been given their
+            `axis_name`.
+        seeds: 0, or a number of seeds trained together by `jax.vmap`: states, data, variables and
+            keys are then stacks of so many (`otrw_jax.seeds`), and each seed's result is, to
+            rounding, that which it gets alone.
 
     Raises:
-        ValueError: (from the function) the training set is smaller than a batch.
-        TrainingDivergedError: (from the function) the loss is not finite.
+        ValueError: the batch does not split evenly over the devices, or seeds together are to
+            share several devices; (from the epoch) the training set is smaller than a batch.
+        TrainingDivergedError: (from the epoch) the loss is not finite.
     """
     method, size = stage.method, stage.batch_size
+    devices = devices or pick_devices()
+    if size % devices.total:
+        raise ValueError(
+            f"{stage.name}: a batch of {size} does not split evenly over {devices.total} devices; "
+            "take another batch size or number of devices."
+        )
+    if seeds and devices.total > 1:
+        raise ValueError("seeds are trained together on one device; take devices=1 or no seeds.")
 
-    @jax.jit
     def draw(key: Array, state: Any, labels: Int[Array, "N"]) -> Int[Array, "s b"]:
         count = labels.shape[0]
         steps = count // size
@@ -83,11 +119,12 @@ def make_epoch(
             order = jax.random.choice(key, count, (count,), p=weights / jnp.sum(weights))
         return order[: steps * size].reshape(steps, size)
 
-    def run(state, raw, meta, ids, key):
+    def run(state, raw, meta, key, ids, places):
         def one(state, batch_ids):
-            batch_key = jax.random.fold_in(key, state.step)
+            step_key = jax.random.fold_in(key, state.step)
+            keys = jax.vmap(lambda place: jax.random.fold_in(step_key, place))(places)
             inputs = jax.tree.map(lambda x: x[batch_ids], raw.inputs)
-            batch = Batch(prepare(batch_key, inputs), raw.labels[batch_ids], batch_ids)
+            batch = Batch(prepare(keys, inputs), raw.labels[batch_ids], batch_ids)
             return method.step(state, batch, meta)
 
         if ids.shape[0] == 1:
@@ -95,39 +132,58 @@ def make_epoch(
         state, metrics = jax.lax.scan(one, state, ids)
         return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
 
-    run = jax.jit(run, donate_argnums=0)
+    def refresh_here(state, data, place):
+        del place
+        return method.refresh(state, data)
+
+    if seeds:
+        draw = jax.vmap(draw)
+        run = jax.vmap(run, in_axes=(0, 0, 0, 0, 0, None))
+    draw = jax.jit(draw)
+    run = devices.compile(run, spread=(4, 5), arguments=6, donate_argnums=(0,))
+    places = devices.share(jnp.arange(size))
+    if devices.total > 1:
+        spread_refresh = devices.compile(refresh_here, spread=(2,), arguments=3)
+
+    def start(key, variables, data):
+        if not seeds:
+            state = jax.tree.map(jnp.copy, method.init(key, variables, data.view))
+            return devices.replicate(state)
+        each = zip(key, unstack(variables, seeds), unstack(data.view, seeds), strict=True)
+        return stack([method.init(*one) for one in each])
+
+    def refresh(state, data):
+        if method.refresh is None:
+            return state
+        if devices.total > 1:
+            return spread_refresh(state, data.view, devices.share(jnp.arange(devices.total)))
+        if not seeds:
+            return jax.tree.map(jnp.copy, method.refresh(state, data.view))
+        each = zip(unstack(state, seeds), unstack(data.view, seeds), strict=True)
+        return stack([method.refresh(*one) for one in each])
 
     def epoch(state, data, key):
-        count = data.raw.labels.shape[0]
+        count = data.raw.labels.shape[-1]
         if count < size:
             raise ValueError(
                 f"{stage.name}: the batch size is {size} and the training set has {count} "
                 "examples; take a smaller batch."
             )
-        draw_key, augment_key = jax.random.split(key)
-        ids = draw(draw_key, state, data.raw.labels)
+        keys = jax.vmap(jax.random.split)(key) if seeds else jax.random.split(key)
+        ids = draw(keys[..., 0], state, data.raw.labels)
         totals = None
         for part in _parts(ids, steps_per_call):
-            state, metrics = run(state, data.raw, data.view.meta, part, augment_key)
+            part = devices.share(part, axis=1)
+            state, metrics = run(state, data.raw, data.view.meta, keys[..., 1], part, places)
             totals = metrics if totals is None else jax.tree.map(jnp.add, totals, metrics)
-        return state, _means(stage, totals)
+        return state, _means(stage, totals, seeds)
 
-    return epoch
-
-
-def start(stage: Stage, key: Array, variables: PyTree, data: DeviceData) -> Any:
-    """The state in which a stage begins, in buffers of its own, so that it can be donated."""
-    return jax.tree.map(jnp.copy, stage.method.init(key, variables, data.view))
+    return Loop(stage, start, refresh, epoch)
 
 
 def run_stage(
-    stage: Stage,
-    epoch: EpochFunction,
-    state: Any,
-    data: DeviceData,
-    key: Array,
-    first_epoch: int = 0,
-) -> Iterator[tuple[int, Any, dict[str, float]]]:
+    loop: Loop, state: Any, data: DeviceData, key: Array, first_epoch: int = 0
+) -> Iterator[tuple[int, Any, Metrics]]:
     """Runs a stage's epochs from `first_epoch` on, yielding `(epoch, state, metrics)` after each.
 
     The random numbers of an epoch depend on `key` and its number alone, so a stage that goes on
@@ -135,31 +191,34 @@ def run_stage(
     donated when the next epoch starts; copy what must outlive it.
 
     Args:
-        stage: what is run.
-        epoch: of `make_epoch`, for this stage.
-        state: of `start`, or restored.
+        loop: of `make_loop`.
+        state: of `loop.start`, or restored.
         data: the data set.
-        key: base key of the stage.
+        key: base key of the stage; keys, `[seeds]`, where seeds are trained together.
         first_epoch: number of epochs that `state` has behind it.
     """
-    for number in range(first_epoch, stage.epochs):
+    for number in range(first_epoch, loop.stage.epochs):
         if number > 0:
-            state = jax.tree.map(jnp.copy, stage.method.refresh(state, data.view))
-        state, metrics = epoch(state, data, jax.random.fold_in(key, number))
+            state = loop.refresh(state, data)
+        fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
+        state, metrics = loop.epoch(state, data, fold_in(key, number))
         yield number, state, metrics
 
 
-def _parts(ids: Int[Array, "s b"], steps_per_call: int) -> list[Int[Array, "t b"]]:
-    step = steps_per_call or ids.shape[0]
-    return [ids[at : at + step] for at in range(0, ids.shape[0], step)]
+def _parts(ids: Int[Array, "... s b"], steps_per_call: int) -> list[Int[Array, "... t b"]]:
+    steps = ids.shape[-2]
+    size = steps_per_call or steps
+    return [ids[..., at : at + size, :] for at in range(0, steps, size)]
 
 
-def _means(stage: Stage, totals: dict[str, tuple[Float[Array, ""], Float[Array, ""]]]):
+def _means(stage: Stage, totals: dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]], seeds):
     totals = jax.device_get(totals)
-    means = {name: float(total / count) for name, (total, count) in totals.items()}
-    if not jnp.isfinite(means["loss"]):
+    means = {name: np.float64(total) / count for name, (total, count) in totals.items()}
+    if not np.isfinite(means["loss"]).all():
         raise TrainingDivergedError(
             f"{stage.name}: the training loss is {means['loss']}; take a smaller learning rate, "
             "or look for inputs that are not finite. The last checkpoint is kept."
         )
-    return means
+    if not seeds:
+        return {name: float(mean) for name, mean in means.items()}
+    return [{name: float(mean[seed]) for name, mean in means.items()} for seed in range(seeds)]

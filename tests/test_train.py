@@ -12,7 +12,7 @@ from otrw_jax.backbones.heads import LinearHead
 from otrw_jax.backbones.mlp import MLP
 from otrw_jax.methods.base import Examples, Method, TrainingData
 from otrw_jax.model import flax_model
-from otrw_jax.train import DeviceData, Stage, TrainingDivergedError, make_epoch, run_stage, start
+from otrw_jax.train import DeviceData, Stage, TrainingDivergedError, make_loop, run_stage
 
 N, SIZE, EPOCHS = 23, 4, 4
 STEPS = N // SIZE
@@ -79,15 +79,15 @@ def log_method(size=SIZE, capacity=EPOCHS * STEPS, weights=None, traces=None):
     return Method(init, step, refresh, None if weights is None else sampling)
 
 
-def prepare(key, inputs):
-    return inputs + jax.random.uniform(key, inputs.shape)
+def prepare(keys, inputs):
+    return inputs + jax.vmap(jax.random.uniform)(keys)
 
 
 def make_data(n=N):
     inputs = jnp.arange(n, dtype=jnp.float32) * 10
     train = Examples(inputs, jnp.arange(n) % 3)
     meta = Examples(jnp.array([1.5, 2.5]), jnp.array([0, 1]))
-    return DeviceData(train, prepare, TrainingData(train, meta, 3))
+    return DeviceData(train, TrainingData(train, meta, 3))
 
 
 STAGE = Stage("stage1", log_method(), EPOCHS, SIZE)
@@ -95,23 +95,23 @@ STAGE = Stage("stage1", log_method(), EPOCHS, SIZE)
 
 @functools.cache
 def compiled(steps_per_call=0):
-    return make_epoch(STAGE, prepare, steps_per_call)
+    return make_loop(STAGE, prepare, steps_per_call=steps_per_call)
 
 
-def run_log(stage, epoch, epochs=EPOCHS, data=None):
+def run_log(loop, epochs=EPOCHS, data=None):
     """The state and each epoch's metrics; the keys are those of `run_stage`, and no refresh."""
     data = make_data() if data is None else data
-    state = start(stage, KEY, jnp.zeros(()), data)
+    state = loop.start(KEY, jnp.zeros(()), data)
     records = []
     for number in range(epochs):
-        state, metrics = epoch(state, data, jax.random.fold_in(KEY, number))
+        state, metrics = loop.epoch(state, data, jax.random.fold_in(KEY, number))
         records.append(metrics)
     return jax.device_get(state), records
 
 
 @functools.cache
 def logged(steps_per_call=0):
-    return run_log(STAGE, compiled(steps_per_call))
+    return run_log(compiled(steps_per_call))
 
 
 def epochs_of(state, epochs=EPOCHS):
@@ -134,14 +134,15 @@ def test_a_network_is_trained_alike_by_one_call_and_by_many():
     keys = jax.random.split(KEY, 2)
     inputs = jax.random.normal(keys[0], (50, 5))
     train = Examples(inputs, jnp.argmax(inputs[:, :3], axis=1))
-    data = DeviceData(train, lambda key, x: x, TrainingData(train, None, 3))
+    data = DeviceData(train, TrainingData(train, None, 3))
     model = flax_model(MLP(hidden=(8,)), LinearHead(3))
     stage = Stage("stage1", erm(model, optax.sgd(0.1, momentum=0.9)), 8, 8)
     variables = model.init(keys[1], inputs[:2])
     ends = []
     for steps in (0, 3):
-        state = start(stage, KEY, variables, data)
-        epochs = run_stage(stage, make_epoch(stage, data.prepare, steps), state, data, KEY)
+        loop = make_loop(stage, lambda keys, x: x, steps_per_call=steps)
+        state = loop.start(KEY, variables, data)
+        epochs = run_stage(loop, state, data, KEY)
         losses = [(metrics["loss"], state) for _, state, metrics in epochs]
         assert losses[-1][0] < 0.7 * losses[0][0]
         ends.append(losses[-1][1])
@@ -184,14 +185,14 @@ def test_metrics_are_means_over_the_epoch():
 
 def test_a_batch_may_be_the_whole_training_set():
     stage = Stage("stage1", log_method(size=N, capacity=EPOCHS), EPOCHS, N)
-    state, _ = run_log(stage, make_epoch(stage, prepare))
+    state, _ = run_log(make_loop(stage, prepare))
     np.testing.assert_array_equal(np.sort(state.ids, axis=1), [np.arange(N)] * EPOCHS)
 
 
 def test_a_batch_larger_than_the_training_set_is_an_error():
     stage = Stage("stage2", log_method(size=N + 1), 1, N + 1)
     with pytest.raises(ValueError, match=f"stage2: the batch size is {N + 1} .* has {N} examples"):
-        run_log(stage, make_epoch(stage, prepare), epochs=1)
+        run_log(make_loop(stage, prepare), epochs=1)
 
 
 def test_sampling_follows_the_weights():
@@ -199,7 +200,7 @@ def test_sampling_follows_the_weights():
     group = np.arange(n) % 4
     weights = jnp.asarray(np.array([0.0, 2.0, 6.0, 12.0])[group], jnp.float32)
     stage = Stage("stage2", log_method(size, epochs * n // size, weights), epochs, size)
-    state, _ = run_log(stage, make_epoch(stage, prepare), epochs, make_data(n))
+    state, _ = run_log(make_loop(stage, prepare), epochs, make_data(n))
     ids = np.asarray(state.ids)
     assert ids.shape == (epochs * n // size, size) and ids.min() >= 0
     np.testing.assert_array_equal(state.labels, ids % 3)
@@ -219,10 +220,10 @@ def test_nothing_is_traced_again_after_the_first_epoch(steps_per_call, shapes):
     method = log_method(weights=jnp.ones(N), traces=traces)
     stage = Stage("stage2", method, EPOCHS, SIZE)
     data = make_data()
-    epoch = make_epoch(stage, data.prepare, steps_per_call)
-    state = start(stage, KEY, jnp.zeros(()), data)
+    loop = make_loop(stage, prepare, steps_per_call=steps_per_call)
+    state = loop.start(KEY, jnp.zeros(()), data)
     seen = []
-    for _, _, _ in run_stage(stage, epoch, state, data, KEY):
+    for _, _, _ in run_stage(loop, state, data, KEY):
         seen.append((traces.count("sampling"), traces.count("step")))
     assert seen == [seen[0]] * EPOCHS
     assert seen[0][0] == 1
@@ -232,8 +233,8 @@ def test_nothing_is_traced_again_after_the_first_epoch(steps_per_call, shapes):
 
 def test_the_state_is_donated_and_what_it_was_made_of_is_not():
     data, variables = make_data(), jnp.zeros(())
-    state = start(STAGE, KEY, variables, data)
-    after, _ = compiled()(state, data, KEY)
+    state = compiled().start(KEY, variables, data)
+    after, _ = compiled().epoch(state, data, KEY)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     kept = (after, variables, data.raw, data.view.meta)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept))
@@ -245,14 +246,14 @@ def test_a_loss_that_is_not_finite_ends_the_training(value):
     raw = data.raw._replace(inputs=data.raw.inputs.at[:].set(value))
     message = f"stage1: the training loss is {value}; take a smaller learning rate"
     with pytest.raises(TrainingDivergedError, match=message):
-        run_log(STAGE, compiled(), data=data._replace(raw=raw))
+        run_log(compiled(), data=data._replace(raw=raw))
 
 
 def test_a_stage_refreshes_before_every_epoch_but_the_first_and_has_a_new_order_in_each():
     data = make_data()
-    state = start(STAGE, KEY, jnp.zeros(()), data)
+    state = compiled().start(KEY, jnp.zeros(()), data)
     seen, last = [], None
-    for number, last, _ in run_stage(STAGE, compiled(), state, data, KEY):
+    for number, last, _ in run_stage(compiled(), state, data, KEY):
         seen.append((number, int(last.refreshed), int(last.step)))
     assert seen == [(e, e, (e + 1) * STEPS) for e in range(EPOCHS)]
     assert len({tuple(order) for order in epochs_of(last)}) == EPOCHS
@@ -261,12 +262,10 @@ def test_a_stage_refreshes_before_every_epoch_but_the_first_and_has_a_new_order_
 @pytest.mark.parametrize("done", [1, 3])
 def test_a_stage_goes_on_as_if_it_had_never_stopped(done):
     data = make_data()
-    first = start(STAGE, KEY, jnp.zeros(()), data)
-    whole = [
-        jax.device_get(state) for _, state, _ in run_stage(STAGE, compiled(), first, data, KEY)
-    ]
+    first = compiled().start(KEY, jnp.zeros(()), data)
+    whole = [jax.device_get(state) for _, state, _ in run_stage(compiled(), first, data, KEY)]
     saved = jax.tree.map(jnp.asarray, whole[done - 1])
-    rest = list(run_stage(STAGE, compiled(), saved, data, KEY, first_epoch=done))
+    rest = list(run_stage(compiled(), saved, data, KEY, first_epoch=done))
     assert [number for number, _, _ in rest] == list(range(done, EPOCHS))
     jax.tree.map(np.testing.assert_array_equal, rest[-1][1], whole[-1])
 
@@ -275,8 +274,8 @@ def test_the_order_depends_on_the_key_alone():
     data = make_data()
     orders = []
     for seed in (0, 0, 1):
-        state = start(STAGE, KEY, jnp.zeros(()), data)
-        state, _ = compiled()(state, data, jax.random.key(seed))
+        state = compiled().start(KEY, jnp.zeros(()), data)
+        state, _ = compiled().epoch(state, data, jax.random.key(seed))
         orders.append(np.asarray(state.ids))
     np.testing.assert_array_equal(orders[0], orders[1])
     assert (orders[0] != orders[2]).any()

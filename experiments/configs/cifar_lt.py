@@ -10,6 +10,9 @@ from ml_collections import ConfigDict
 
 from experiments.configs.common import base, ot_stage, parse_arguments, reweighted_head, sgd
 
+# Augmented views of each image whose features are kept where the backbone is frozen.
+COPIES = 5
+
 
 def get_config(arguments: str = "") -> ConfigDict:
     """The config; arguments: dataset, imbalance_factor, family, recipe, seed, held_out."""
@@ -45,7 +48,9 @@ def get_config(arguments: str = "") -> ConfigDict:
             "padding": "reflect" if meta_family else "zero",
         }
     )
-    config.model = ConfigDict({"name": "resnet_cifar", "depth": 32, "width": 16})
+    config.model = ConfigDict(
+        {"name": "resnet_cifar", "depth": 32, "width": 16, "dtype": "float32"}
+    )
     first = sgd(
         0.1,
         weight_decay=5e-4 if meta_family else 2e-4,
@@ -60,12 +65,12 @@ def get_config(arguments: str = "") -> ConfigDict:
     released = sgd(2e-5, nesterov=True)
     config.stage2 = ConfigDict(
         {
-            "cb": reweighted_head(10, 128, sgd(0.01)),
+            "cb": reweighted_head(10, 128, sgd(0.01), COPIES),
             "otrw_paper": ot_stage("paper", num_classes, 40, 16, sgd(2e-5), weights),
             "otrw_released": ot_stage("released", num_classes, 90, 16, released, raw_weights),
-            "otrw_global": ot_stage("global", num_classes, 10, 128, sgd(0.01), weights),
+            "otrw_global": ot_stage("global", num_classes, 10, 128, sgd(0.01), weights, COPIES),
             "otrw_global_sampling": ot_stage(
-                "global_sampling", num_classes, 10, 128, sgd(0.01), weights
+                "global_sampling", num_classes, 10, 128, sgd(0.01), weights, COPIES
             ),
         }
     )

@@ -47,6 +47,10 @@ def base(recipe: str) -> ConfigDict:
             "evaluate_every": 1,
             "checkpoint_every": 1,
             "keep_checkpoints": 2,
+            # Devices of a process that share a batch; 0 is all of them.
+            "devices": 1,
+            # Of the seeds, how many are trained together: 0 all, -1 chosen for the backend.
+            "seeds_at_once": -1,
             # Steps a call of the device runs: 0 the whole epoch, -1 chosen for the backend.
             "steps_per_call": -1,
             "shots": {"many": 100, "few": 20},
@@ -82,7 +86,9 @@ def sgd(
     )
 
 
-def reweighted_head(epochs: int, batch_size: int, optimizer: ConfigDict) -> ConfigDict:
+def reweighted_head(
+    epochs: int, batch_size: int, optimizer: ConfigDict, feature_copies: int
+) -> ConfigDict:
     """A second stage with effective-number class weights on the frozen backbone's head."""
     return ConfigDict(
         {
@@ -92,6 +98,7 @@ def reweighted_head(epochs: int, batch_size: int, optimizer: ConfigDict) -> Conf
             "beta": 0.9999,
             "trainable": "head/.*",
             "batch_norm": False,
+            "feature_copies": feature_copies,
         }
     )
 
@@ -103,8 +110,13 @@ def ot_stage(
     batch_size: int,
     optimizer: ConfigDict,
     weight_optimizer: ConfigDict,
+    feature_copies: int = 0,
 ) -> ConfigDict:
-    """A second stage of OT re-weighting, all the preset's choices open to the command line."""
+    """A second stage of OT re-weighting, all the preset's choices open to the command line.
+
+    `feature_copies`, with a frozen backbone: how many augmented copies of each example's
+    features are computed once and kept in place of the images; 0 for none.
+    """
     name, _, variant = preset.partition("_")
     choices = PRESETS[name](num_classes) if not variant else global_weights(10, sampling=True)
     fields = {"virtual_learning_rate": optimizer.learning_rate}
@@ -114,6 +126,7 @@ def ot_stage(
             "batch_size": batch_size,
             "optimizer": optimizer,
             "weight_optimizer": weight_optimizer,
+            "feature_copies": feature_copies,
             "choices": dataclasses.asdict(dataclasses.replace(choices, **fields)),
         }
     )

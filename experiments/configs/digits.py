@@ -29,13 +29,14 @@ def get_config(arguments: str = "") -> ConfigDict:
     weights = sgd(0.1, momentum=0.0, weight_decay=0.0)
     raw_weights = sgd(0.01, momentum=0.0)
     released = sgd(1e-3, nesterov=True)
+    # Digits are not augmented, so one copy of the features of a frozen backbone is all there is.
     config.stage2 = ConfigDict(
         {
-            "cb": reweighted_head(20, 16, sgd(0.01)),
+            "cb": reweighted_head(20, 16, sgd(0.01), 1),
             "otrw_paper": ot_stage("paper", 10, 20, 16, sgd(0.01), weights),
             "otrw_released": ot_stage("released", 10, 20, 16, released, raw_weights),
-            "otrw_global": ot_stage("global", 10, 20, 16, sgd(0.01), weights),
-            "otrw_global_sampling": ot_stage("global_sampling", 10, 20, 16, sgd(0.01), weights),
+            "otrw_global": ot_stage("global", 10, 20, 16, sgd(0.01), weights, 1),
+            "otrw_global_sampling": ot_stage("global_sampling", 10, 20, 16, sgd(0.01), weights, 1),
         }
     )
     return config

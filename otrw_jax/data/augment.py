@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +17,11 @@ class Preprocessing(NamedTuple):
     """How stored images become a network's inputs.
 
     Attributes:
-        train: (key, inputs uint8 [b h w c]) -> float32 [b h w c], with augmentation.
+        train: (keys [b], inputs uint8 [b h w c]) -> float32 [b h w c], with augmentation.
         evaluate: inputs uint8 [b h w c] -> float32 [b h w c], without.
     """
 
-    train: Callable[[Key[Array, ""], UInt8[Array, "b h w c"]], Float[Array, "b h w c"]]
+    train: Callable[[Key[Array, "b"], UInt8[Array, "b h w c"]], Float[Array, "b h w c"]]
     evaluate: Callable[[UInt8[Array, "b h w c"]], Float[Array, "b h w c"]]
 
 
@@ -74,9 +75,9 @@ def preprocessing(
     def evaluate(inputs):
         return standardise(inputs, mean, std, scale=scale)
 
-    def train(key, inputs):
+    def train(keys, inputs):
         if augment and augmented:
-            inputs = random_crop_flip(key, inputs, mode=padding)
+            inputs = random_crop_flip(keys, inputs, mode=padding)
         return evaluate(inputs)
 
     return Preprocessing(train, evaluate)
@@ -107,7 +108,7 @@ def standardise(
 
 
 def random_crop_flip(
-    key: Key[Array, ""],
+    keys: Key[Array, "b"],
     images: Num[Array, "b h w c"],
     *,
     padding: int = 4,
@@ -121,7 +122,8 @@ def random_crop_flip(
     without a padded copy.
 
     Args:
-        key: decides the crops and the mirrorings; the same key gives the same images.
+        keys: one an image, which decides its crop and its mirroring; so an image comes out alike
+            in whatever batch, and on whatever device, it is.
         images: uint8 or float.
         padding: pixels added on every side.
         mode: "reflect" mirrors at the border without repeating the edge, "zero" adds zeros.
@@ -132,18 +134,21 @@ def random_crop_flip(
     """
     _check_mode(mode)
     batch, height, width, _ = images.shape
+    chex.assert_shape(keys, (batch,))
     if padding < 0 or (mode == "reflect" and padding >= min(height, width)):
         raise ValueError(
             f"padding is {padding} for images of {height}×{width}; it must be 0 or more, "
             "and smaller than the image's sides to reflect"
         )
-    offset_key, flip_key = jax.random.split(key)
-    offsets = jax.random.randint(offset_key, (batch, 2), -padding, padding + 1)
+    offset_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), -padding, padding + 1))(
+        offset_keys
+    )
     rows = offsets[:, :1] + jnp.arange(height)[None, :]
     columns = offsets[:, 1:] + jnp.arange(width)[None, :]
     if flip:
-        mirrored = jax.random.bernoulli(flip_key, 0.5, (batch, 1))
-        columns = jnp.where(mirrored, columns[:, ::-1], columns)
+        mirrored = jax.vmap(jax.random.bernoulli)(flip_keys)
+        columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
     crops = images[
         jnp.arange(batch)[:, None, None],
         _reflect(rows, height)[:, :, None],

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.struct
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -22,31 +23,30 @@ class Examples(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Examples with their positions in the training set, `ids [b]`, which differ in a batch."""
+    """Examples with their positions in the training set, `ids [b]`.
+
+    They differ from one another, except in batches that are drawn by `Method.sampling`.
+    """
 
     inputs: PyTree
     labels: Int[Array, "b"]
     ids: Int[Array, "b"]
 
 
-class TrainingData(NamedTuple):
+@flax.struct.dataclass
+class TrainingData:
     """What a method may see of the data beside the batches.
 
     Attributes:
         train: the whole training set, N examples; `inputs` may be None where a method needs the
             labels alone (a dataset too large for the device).
         meta: the balanced meta set, or None.
-        num_classes: number of classes K.
+        num_classes: number of classes K, static.
     """
 
     train: Examples
     meta: Examples | None
-    num_classes: int
-
-
-def _unchanged(state, data):
-    del data
-    return state
+    num_classes: int = flax.struct.field(pytree_node=False)
 
 
 class Method(NamedTuple):
@@ -57,15 +57,16 @@ class Method(NamedTuple):
             that a resumed run needs.
         step: `(state, batch, meta) -> (state, metrics)`; pure, to be jitted, scanned, vmapped and
             pmapped. `meta` is an Examples, or None where the method uses none.
-        refresh: `(state, data) -> state`, what is done anew at the start of each epoch; `init` has
-            done it once.
+        refresh: `(state, data) -> state`, what is done anew at the start of each epoch, or None for
+            nothing; `init` has done it once. Under an axis of devices it is mapped like the step,
+            with the same data on all of them, and takes this device's share of the work.
         sampling: `state -> [N]` unnormalised probabilities by which examples are drawn, or None for
             a random order of all of them.
     """
 
     init: Callable[[Array, PyTree, TrainingData], Any]
     step: Callable[[Any, Batch, Examples | None], tuple[Any, Metrics]]
-    refresh: Callable[[Any, TrainingData], Any] = _unchanged
+    refresh: Callable[[Any, TrainingData], Any] | None = None
     sampling: Callable[[Any], Float[Array, "N"]] | None = None
 
 

@@ -1,12 +1,13 @@
 """The choices of OT re-weighting, and the OT problem that they make of a batch."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.methods.base import Examples
 from otrw_jax.ot import costs, measures
@@ -48,6 +49,9 @@ class OTReweighting:
         batch_norm: whether the loss pass is in training mode.
         reduction: the weighted losses of a batch summed or averaged.
         meta_cross_entropy: factor of the mean loss of the whole meta set in the objective.
+        problem: where a batch is spread over devices, one OT problem of the whole `"batch"`, as on
+            one device, or one of each `"device"` and its part of the batch, whose weights are
+            those of smaller batches: another algorithm, which spares gathering the features.
 
     Raises:
         ValueError: an unknown choice, or choices that exclude each other.
@@ -74,6 +78,7 @@ class OTReweighting:
     batch_norm: bool = True
     reduction: Literal["sum", "mean"] = "sum"
     meta_cross_entropy: float = 0.0
+    problem: Literal["batch", "device"] = "batch"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -102,6 +107,13 @@ class OTReweighting:
     def uses_features(self) -> bool:
         """Whether the cost reads features at all."""
         return self.cost != "label"
+
+    @property
+    def unit_mass(self) -> bool:
+        """Whether the weights of a problem's losses sum to one."""
+        if self.weighting == "learned":
+            return self.simplex != "none"
+        return self.weighting == "closed_form"
 
 
 def atoms_before_network(config: OTReweighting, meta: Examples, num_classes: int) -> Examples:
@@ -155,11 +167,28 @@ def cost_of(
             )
 
 
-def features_in_chunks(features, inputs, size: int = 500) -> Float[Array, "n d"]:
-    """Applies `features`, jitted, to `size` examples at a time: a bound on the memory it takes."""
+def features_in_chunks(
+    features: Callable[[PyTree], Float[Array, "b d"]],
+    inputs: PyTree,
+    size: int = 500,
+    compiled: bool = False,
+) -> Float[Array, "n d"]:
+    """Applies `features` to `size` examples at a time: a bound on the memory it takes.
+
+    Args:
+        features: of a batch; jitted.
+        inputs: of all examples, leaves `[n, ...]`.
+        size: examples at a time.
+        compiled: whether this is part of a compiled function, and the chunks a loop in it.
+    """
     count = jax.tree.leaves(inputs)[0].shape[0]
-    parts = [
-        features(jax.tree.map(lambda x, at=at: x[at : at + size], inputs))
-        for at in range(0, count, size)
-    ]
-    return jnp.concatenate(parts)
+    if not compiled or count <= size:
+        parts = [
+            features(jax.tree.map(lambda x, at=at: x[at : at + size], inputs))
+            for at in range(0, count, size)
+        ]
+        return jnp.concatenate(parts)
+    chunks = -(-count // size)
+    ids = jnp.minimum(jnp.arange(chunks * size), count - 1).reshape(chunks, size)
+    parts = jax.lax.map(lambda ids: features(jax.tree.map(lambda x: x[ids], inputs)), ids)
+    return parts.reshape(chunks * size, *parts.shape[2:])[:count]

@@ -29,7 +29,7 @@ from otrw_jax.methods.ot_problem import (
 )
 from otrw_jax.model import Model
 from otrw_jax.ot import measures, weights
-from otrw_jax.ot.closed_form import optimal_weights
+from otrw_jax.ot.closed_form import optimal_weights, optimal_weights_by_rows
 from otrw_jax.ot.transport import ot_loss
 from otrw_jax.ot.weights import ExampleWeights
 
@@ -83,7 +83,8 @@ def ot_reweight(
         loss: `(logits [b, k], labels [b]) -> [b]`.
         axis_name: mapped axis over which the batch is spread. The OT problem is that of the
             whole batch: features, labels and ids are gathered, and every device takes the same
-            step of the weights.
+            step of the weights. With `config.problem` "device" each device solves its own, and
+            the entries that it learned are gathered.
 
     Raises:
         ValueError: `second_order` together with `axis_name`; from `init`, no meta set, or a class
@@ -96,6 +97,8 @@ def ot_reweight(
         return model.features(variables, inputs, False)[0]
 
     compiled_features = jax.jit(eval_features)
+    # Of the devices that share an OT problem.
+    problem_axis = axis_name if config.problem == "batch" else None
 
     def init(key, variables, data):
         if data.meta is not None:
@@ -126,9 +129,12 @@ def ot_reweight(
             meta_features=jnp.zeros((0, 0)),
             meta_labels=jnp.zeros((0,), jnp.int32),
         )
-        return refresh(state, data)
+        return _refresh(state, data, None)
 
     def refresh(state, data):
+        return _refresh(state, data, axis_name)
+
+    def _refresh(state, data, axis_name):
         meta = data.meta
         if config.measure == "dynamic":
             key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
@@ -138,7 +144,8 @@ def ot_reweight(
         meta = atoms_before_network(config, meta, num_classes)
 
         def features(inputs):
-            return features_in_chunks(partial(compiled_features, state.variables), inputs)
+            function = partial(compiled_features, state.variables)
+            return features_in_chunks(function, inputs, compiled=axis_name is not None)
 
         state = state.replace(
             meta_features=features(meta.inputs),
@@ -147,10 +154,23 @@ def ot_reweight(
         if config.weighting != "global":
             return state
         measure = measure_of(config, state.key, state.meta_features, meta.labels, num_classes)
-        z = features(data.train.inputs) if config.uses_features else None
-        cost = cost_of(config, z, data.train.labels, measure)
-        values = optimal_weights(cost, measure.weights, epsilon=config.ot.epsilon)
-        return state.replace(weights=state.weights.replace(values=values * values.shape[0]))
+        train, mask = _own_rows(data.train, axis_name)
+        z = features(train.inputs) if config.uses_features else None
+
+        def cost_of_rows(rows):
+            return cost_of(config, None if z is None else z[rows], train.labels[rows], measure)
+
+        values = optimal_weights_by_rows(
+            cost_of_rows,
+            len(mask),
+            measure.weights,
+            epsilon=config.ot.epsilon,
+            mask=mask,
+            axis_name=axis_name,
+        )
+        count = data.train.labels.shape[0]
+        values = _everywhere(values, axis_name)[:count]
+        return state.replace(weights=state.weights.replace(values=values * count))
 
     def step(state, batch, meta):
         trained, frozen = split_params(state.variables["params"], config.trainable)
@@ -170,9 +190,12 @@ def ot_reweight(
 
         def weighted_gradient(batch_weights):
             """Gradient of the batch's weighted loss, from the one forward pass."""
+            own = _local(batch_weights, problem_axis)
             if config.reduction == "mean":
-                batch_weights = batch_weights / batch_weights.shape[0]
-            return global_sum(pullback(_local(batch_weights, axis_name))[0], axis_name)
+                own = own / metrics["loss"][1]
+            if config.problem == "device" and config.unit_mass:
+                own = own / _devices(axis_name)  # The mean over the devices' problems.
+            return global_sum(pullback(own)[0], axis_name)
 
         def ot_problem(values):
             """Cost and measure of the batch, seen with the virtual network where there is one."""
@@ -185,12 +208,15 @@ def ot_reweight(
                 features = None
             return _batch_problem(variables_of(at), features, state, batch, meta)
 
-        ids = _everywhere(batch.ids, axis_name)
+        ids = _everywhere(batch.ids, problem_axis)
         entries = weights.gather(state.weights, ids)
         if config.weighting == "global":
             batch_weights = jnp.ones_like(entries.values) if config.sampling else entries.values
         else:
             entries, batch_weights, value = _reweight(entries, ot_problem)
+            if problem_axis != axis_name:
+                ids, entries = jax.tree.map(lambda x: _everywhere(x, axis_name), (ids, entries))
+                value = jax.lax.pmean(value, axis_name)
             state = state.replace(weights=weights.scatter(state.weights, ids, entries))
             metrics["ot_loss"] = (value, jnp.ones(()))
 
@@ -216,7 +242,7 @@ def ot_reweight(
 
     def _batch_problem(variables, features, state, batch, meta):
         key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.step)
-        labels = _everywhere(batch.labels, axis_name)
+        labels = _everywhere(batch.labels, problem_axis)
         meta_features, meta_labels = state.meta_features, state.meta_labels
         if config.uses_features:
             if config.meta_features == "step":
@@ -225,7 +251,7 @@ def ot_reweight(
                 meta_labels = examples.labels
             if features is None:
                 features = eval_features(variables, batch.inputs)
-            features = _everywhere(features, axis_name)
+            features = _everywhere(features, problem_axis)
         measure = measure_of(config, key, meta_features, meta_labels, num_classes)
         return cost_of(config, features, labels, measure), measure
 
@@ -253,9 +279,25 @@ def ot_reweight(
     return Method(init, step, refresh, sampling)
 
 
+def _devices(axis_name: str | None) -> int:
+    """How many share the axis."""
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
+
 def _everywhere(x: Array, axis_name: str | None) -> Array:
     """The rows of all devices, in the order of the devices."""
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def _own_rows(examples: Examples, axis_name: str | None) -> tuple[Examples, Float[Array, "n"]]:
+    """This device's share of examples that all devices hold, padded, and a mask of the padding."""
+    count = examples.labels.shape[0]
+    share = -(-count // _devices(axis_name))
+    first = 0 if axis_name is None else share * jax.lax.axis_index(axis_name)
+    ids = first + jnp.arange(share)
+    rows = jnp.minimum(ids, count - 1)
+    own = examples if axis_name is None else jax.tree.map(lambda x: x[rows], examples)
+    return Examples(own.inputs, jnp.asarray(own.labels)), (ids < count).astype(jnp.float32)
 
 
 def _local(x: Array, axis_name: str | None) -> Array:

@@ -11,6 +11,10 @@ NUMPY_MODE = {"reflect": {"mode": "reflect"}, "zero": {"mode": "constant"}}
 crop_in_jit = jax.jit(random_crop_flip, static_argnames=("padding", "mode", "flip"))
 
 
+def _keys(seed, batch):
+    return jax.random.split(jax.random.key(seed), batch)
+
+
 def _images(batch, height=6, width=5, channels=3, dtype=np.uint8, seed=0):
     shape = (batch, height, width, channels)
     return np.random.default_rng(seed).integers(1, 256, shape).astype(dtype)
@@ -34,7 +38,7 @@ def _all_crops(image, padding, mode, flip):
 )
 def test_every_output_is_a_crop_of_its_own_image(mode, padding, flip, dtype):
     images = _images(16, dtype=dtype)
-    out = crop_in_jit(jax.random.key(1), images, padding=padding, mode=mode, flip=flip)
+    out = crop_in_jit(_keys(1, 16), images, padding=padding, mode=mode, flip=flip)
     assert out.dtype == dtype
     for image, result in zip(images, np.asarray(out), strict=True):
         crops = _all_crops(image, padding, mode, flip)
@@ -45,7 +49,7 @@ def test_every_output_is_a_crop_of_its_own_image(mode, padding, flip, dtype):
 def test_every_crop_and_flip_occurs_about_equally_often(mode):
     image = _images(1)[0]
     copies = np.broadcast_to(image, (1800, *image.shape))
-    out = np.asarray(crop_in_jit(jax.random.key(2), copies, padding=1, mode=mode))
+    out = np.asarray(crop_in_jit(_keys(2, 1800), copies, padding=1, mode=mode))
     crops = [crop.tobytes() for crop in _all_crops(image, 1, mode, flip=True)]
     frequency = np.bincount([crops.index(result.tobytes()) for result in out], minlength=18)
     assert len(frequency) == 18
@@ -56,15 +60,21 @@ def test_every_crop_and_flip_occurs_about_equally_often(mode):
 def test_jit_gives_the_same_and_the_key_decides():
     images = _images(16)
     with jax.numpy_rank_promotion("raise"):
-        out = random_crop_flip(jax.random.key(3), jnp.asarray(images), mode="zero")
-        in_jit = crop_in_jit(jax.random.key(3), images, mode="zero")
+        out = random_crop_flip(_keys(3, 16), jnp.asarray(images), mode="zero")
+        in_jit = crop_in_jit(_keys(3, 16), images, mode="zero")
     np.testing.assert_array_equal(out, in_jit)
-    np.testing.assert_array_equal(in_jit, crop_in_jit(jax.random.key(3), images, mode="zero"))
-    assert not np.array_equal(out, crop_in_jit(jax.random.key(4), images, mode="zero"))
+    np.testing.assert_array_equal(in_jit, crop_in_jit(_keys(3, 16), images, mode="zero"))
+    assert not np.array_equal(out, crop_in_jit(_keys(4, 16), images, mode="zero"))
+
+
+def test_an_image_comes_out_alike_in_any_batch():
+    keys, images = _keys(6, 16), _images(16)
+    whole = crop_in_jit(keys, images)
+    np.testing.assert_array_equal(crop_in_jit(keys[5:9], images[5:9]), whole[5:9])
 
 
 def test_crop_refuses():
-    key, images = jax.random.key(0), _images(1)
+    key, images = _keys(0, 1), _images(1)
     with pytest.raises(ValueError, match="padding is 5 for images of 6×5"):
         random_crop_flip(key, images, padding=5)
     with pytest.raises(ValueError, match="padding is -1 for images of 6×5"):
@@ -102,7 +112,7 @@ def test_cifar_trains_on_crops_and_evaluates_on_whole_images(name, padding):
         crops = random_crop_flip(key, images, mode=padding)
         return way.train(key, images), way.evaluate(crops)
 
-    key = jax.random.key(5)
+    key = _keys(5, 8)
     trained, expected = both(key, images)
     np.testing.assert_allclose(trained, expected, rtol=1e-5, atol=1e-5)
     assert not np.allclose(trained, way.evaluate(images))
@@ -116,7 +126,7 @@ def test_digits_are_standardised_and_left_whole():
     np.testing.assert_allclose(
         way.evaluate(images), (images / 16 - 0.31) / 0.38, rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_array_equal(way.train(jax.random.key(0), images), way.evaluate(images))
+    np.testing.assert_array_equal(way.train(_keys(0, 8), images), way.evaluate(images))
 
 
 def test_the_same_arguments_give_the_same_functions():

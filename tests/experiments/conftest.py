@@ -12,7 +12,6 @@ from experiments.experiment import Experiment
 from experiments.run import train
 from otrw_jax.checkpoints import Checkpoints
 from otrw_jax.data.sources import load_dataset
-from otrw_jax.train import start
 
 STAGE1_EPOCHS, STAGE2_EPOCHS = 3, 2
 
@@ -91,13 +90,10 @@ def final_state():
 
     def read(experiment, workdir, number=None, seed=0):
         prepared = experiment.prepare(seed)
-        stages = experiment.stages(prepared.split.counts)
-        index = 0 if number is not None and number <= stages[0][0].epochs else len(stages) - 1
-        key = experiment.stage_key(seed, index)
-        variables = experiment.initial_variables(seed, prepared)
-        template = start(stages[index][0], key, variables, prepared.data)
+        loops = experiment.loops(prepared.split.counts)
+        index = 0 if number is not None and number <= loops[0].stage.epochs else len(loops) - 1
         with Checkpoints(workdir / "checkpoints") as checkpoints:
-            return checkpoints.restore(template, number)
+            return checkpoints.restore(experiment.template(index, seed, prepared), number)
 
     return read
 

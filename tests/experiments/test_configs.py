@@ -158,7 +158,12 @@ def test_the_families_of_cifar(dataset, classes, family, expected):
     assert first.epochs == 200
     assert sgd_fields(first.optimizer)[:4] == ("sgd", 0.1, 0.9, False)
     assert (first.optimizer.milestones, first.optimizer.decay) == ((160, 180), 0.01)
-    assert config.model.to_dict() == {"name": "resnet_cifar", "depth": 32, "width": 16}
+    assert config.model.to_dict() == {
+        "name": "resnet_cifar",
+        "depth": 32,
+        "width": 16,
+        "dtype": "float32",
+    }
     assert (config.data.augment, config.data.profile) == (True, "exponential")
     split = make_split(
         np.repeat(np.arange(classes), 50_000 // classes),

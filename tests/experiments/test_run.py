@@ -339,7 +339,9 @@ def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):
         "checkpoint_every": 3,
         "keep_checkpoints": 7,
         "steps_per_call": 4,
+        "devices": 2,
         "seeds": (1, 2),
+        "seeds_at_once": 1,
         "stage1_from": "somewhere",
     }
     assert set(values) == set(HOW)
@@ -464,8 +466,7 @@ def test_the_best_checkpoint_is_kept(whole_run):
 
 def test_the_best_of_many_epochs_is_kept(experiment, tmp_path, monkeypatch):
     best = iter([40.0, 90.0, 50.0, 60.0, 50.0])
-    stages = experiment.stages(experiment.prepare(0).split.counts)
-    assert stage_ends(stages) == (3, 5)
+    assert stage_ends(experiment.loops(experiment.prepare(0).split.counts)) == (3, 5)
     evaluations = Experiment.evaluations
 
     def graded(self, variables, prepared):

@@ -154,7 +154,7 @@ def test_a_random_measure_changes_from_step_to_step():
 
 def test_the_dynamic_measure_is_a_balanced_draw_from_the_training_set():
     config = dataclasses.replace(FROZEN, measure="dynamic", measure_size=2, meta_features="refresh")
-    data = DATA._replace(meta=None)
+    data = DATA.replace(meta=None)
     method = make_method(config)
     state = method.init(jax.random.key(0), problem.make_variables(), data)
     np.testing.assert_array_equal(state.meta_labels, [0, 0, 1, 1, 2, 2])
@@ -305,7 +305,7 @@ def test_a_refresh_is_compiled_once():
 
 def test_global_weights_of_the_label_cost_need_no_training_inputs():
     config = dataclasses.replace(GLOBAL, cost="label")
-    data = DATA._replace(train=DATA.train._replace(inputs=None))
+    data = DATA.replace(train=DATA.train._replace(inputs=None))
     state = make_state(config, data=data)
     by_class = np.bincount(DATA.train.labels, state.weights.values)
     np.testing.assert_allclose(by_class, 40 / 3, rtol=1e-2)
@@ -436,17 +436,17 @@ def test_two_classes_and_a_batch_of_fifty():
 
 def test_no_meta_set():
     with pytest.raises(ValueError, match=r"needs a meta set: take meta_per_class of 1 or more"):
-        make_state(PAPER, data=DATA._replace(meta=None))
+        make_state(PAPER, data=DATA.replace(meta=None))
     dynamic = OTReweighting(measure="dynamic", meta_features="refresh", meta_cross_entropy=1.0)
     with pytest.raises(ValueError, match="needs a meta set"):
-        make_state(dynamic, data=DATA._replace(meta=None))
+        make_state(dynamic, data=DATA.replace(meta=None))
 
 
 def test_a_class_without_meta_example_is_named():
     keep = np.flatnonzero(DATA.meta.labels != 1)
     meta = jax.tree.map(lambda x: x[keep], DATA.meta)
     with pytest.raises(ValueError, match=r"1 of 3 classes have no meta example: 1\."):
-        make_state(PAPER, data=DATA._replace(meta=meta))
+        make_state(PAPER, data=DATA.replace(meta=meta))
 
 
 def test_nothing_to_train():

@@ -1,0 +1,88 @@
+"""Features of a frozen backbone, computed once and kept in place of the inputs."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Key, PyTree
+
+from otrw_jax.methods.base import Examples
+from otrw_jax.model import Model
+from otrw_jax.train import DeviceData, Prepare
+
+
+def given_features(model: Model) -> Model:
+    """The same network, given its features `[b d]` where inputs were.
+
+    Variables stay those of the whole network, so that a checkpoint and an evaluation do not know
+    the difference; what the method trains must lie in the head.
+    """
+    return model._replace(features=lambda variables, z, train: (z, variables["state"]))
+
+
+def make_keeper(
+    model: Model, prepare: Prepare, copies: int, size: int = 500
+) -> Callable[[PyTree, DeviceData, Key[Array, ""]], DeviceData]:
+    """Compiles the passage of a data set through a frozen backbone; keep the result.
+
+    Args:
+        model: the network; its features are those in evaluation mode.
+        prepare: from stored to network inputs, with augmentation.
+        copies: augmented copies of each training example that are kept. One is exact where
+            nothing is augmented; otherwise it is the number of views that training sees.
+        size: examples at a time.
+
+    Returns:
+        `(variables, data, key) -> data`, whose training inputs are features `[N, copies, d]`, of
+        which `pick_copy` takes one at a visit, and whose view holds the features of what the
+        view held.
+    """
+
+    @jax.jit
+    def of_inputs(variables, inputs):
+        return model.features(variables, inputs, False)[0]
+
+    @jax.jit
+    def of_stored(variables, inputs, ids, key):
+        keys = jax.vmap(partial(jax.random.fold_in, key))(ids)
+        return of_inputs(variables, prepare(keys, jax.tree.map(lambda x: x[ids], inputs)))
+
+    def keep(variables, data, key):
+        def viewed(examples):
+            count = examples.labels.shape[0]
+            parts = [
+                of_inputs(
+                    variables, jax.tree.map(lambda x, at=at: x[at : at + size], examples.inputs)
+                )
+                for at in range(0, count, size)
+            ]
+            return Examples(jnp.concatenate(parts), examples.labels)
+
+        ids = jnp.arange(data.raw.labels.shape[0])
+        kept = [
+            jnp.concatenate(
+                [
+                    of_stored(variables, data.raw.inputs, ids[at : at + size], copy_key)
+                    for at in range(0, ids.shape[0], size)
+                ]
+            )
+            for copy_key in jax.random.split(key, copies)
+        ]
+        view = data.view.replace(
+            train=viewed(data.view.train),
+            meta=None if data.view.meta is None else viewed(data.view.meta),
+        )
+        return DeviceData(Examples(jnp.stack(kept, axis=1), data.raw.labels), view)
+
+    return keep
+
+
+def pick_copy(keys: Key[Array, "b"], kept: Float[Array, "b c d"]) -> Float[Array, "b d"]:
+    """One of the kept copies of each example, at random: the `prepare` of kept features."""
+    copies = kept.shape[1]
+    if copies == 1:
+        return kept[:, 0]
+    picked = jax.vmap(lambda key: jax.random.randint(key, (), 0, copies))(keys)
+    return jnp.take_along_axis(kept, picked[:, None, None], axis=1)[:, 0]
