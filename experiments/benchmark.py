@@ -1,25 +1,46 @@
-"""Measures the OT gradient, the Sinkhorn threshold and the training step on this machine.
+"""Measures the library on this machine, against other solvers and against PyTorch.
 
 python -m experiments.benchmark --quick --out=benchmark.json --markdown=docs/results.md
 """
 
 import difflib
+import importlib.util
 import shlex
 import sys
 import time
 
 from absl import flags
 
-from experiments.benchmarks import gradient, step, tables, threshold
+from experiments.benchmarks import (
+    epoch,
+    gradient,
+    precision,
+    published,
+    seeds,
+    sinkhorn,
+    step,
+    tables,
+    threshold,
+)
 from experiments.benchmarks.timing import QUICK, Effort
 from experiments.cli import MARKDOWN, run_app
 from otrw_jax.checkpoints import write_json
 
 QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
-ONLY = flags.DEFINE_list("only", [], "Sections to measure: gradient, threshold, step; else all.")
+ONLY = flags.DEFINE_list("only", [], "Sections to measure, by name; else all.")
 OUT = flags.DEFINE_string("out", None, "JSON file for every measurement.")
 
-SECTIONS = {"gradient": gradient, "threshold": threshold, "step": step}
+SECTIONS = {
+    "gradient": gradient,
+    "published": published,
+    "threshold": threshold,
+    "sinkhorn": sinkhorn,
+    "step": step,
+    "epoch": epoch,
+    "seeds": seeds,
+    "precision": precision,
+}
+NEED_PYTORCH = ("published", "epoch")
 
 
 def main(argv: list[str]) -> None:
@@ -29,6 +50,9 @@ def main(argv: list[str]) -> None:
     machine = tables.machine()
     records, parts = [], []
     for name in names:
+        if name in NEED_PYTORCH and not importlib.util.find_spec("torch"):
+            parts.append(f"*{name}*: not measured, PyTorch is not installed (extra `benchmark`).")
+            continue
         start = time.perf_counter()
         found = SECTIONS[name].run(QUICK if QUICKLY.value else Effort())
         records += found

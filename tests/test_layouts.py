@@ -149,6 +149,33 @@ def test_each_device_may_have_its_own_problem():
     np.testing.assert_allclose(metrics["ot_loss"][0][0], np.mean(losses), rtol=1e-4)
 
 
+@pytest.mark.parametrize("layout", ["alone", "eight devices", "seeds"])
+def test_nothing_is_compiled_after_the_second_epoch(layout):
+    """The second is the first that is refreshed."""
+    devices = pick_devices(8 if layout == "eight devices" else 1)
+    stage = dataclasses.replace(make_stage("global", devices), epochs=4)
+    seeds = 2 if layout == "seeds" else 0
+    loop = make_loop(stage, jittered, devices=devices, seeds=seeds)
+    data, key, variables = make_data(0), key_of(0), variables_of(0)
+    if seeds:
+        data, key, variables = (stack([one, one]) for one in (data, key, variables))
+    data = devices.replicate(data)
+    compiled, seen = [], []
+
+    def listen(event, seconds, **kwargs):
+        del seconds, kwargs
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for _, _, _ in run_stage(loop, loop.start(key, variables, data), data, key):
+            seen.append(len(compiled))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert seen[0] > 0 and seen[1:] == [seen[1]] * 3
+
+
 def test_what_does_not_fit_is_told():
     stage = make_stage("erm", pick_devices())
     with pytest.raises(ValueError, match=r"stage: a batch of 8 does not split evenly over 3 dev"):

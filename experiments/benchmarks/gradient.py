@@ -39,14 +39,15 @@ INNER_ITERATIONS = 10  # Those of EntropicOT: iterations between two looks at th
 
 
 def run(effort: Effort) -> list[dict]:
-    """Measures every solver on every shape; on a CPU on one core too.
+    """Measures every solver on every shape; on a CPU on one core too, where there is time.
 
     Problems as small as these gain nothing from a second core, and what XLA's hand-overs between
     threads cost depends on what else runs; one core gives the steadier comparison.
     """
     records = measure(effort, SHAPES)
-    if jax.default_backend() == "cpu" and cores() > 1 and hasattr(os, "sched_setaffinity"):
-        records += on_one_core(measure, effort, SHAPES if effort.largest else SHAPES[:-1])
+    on_cpu = jax.default_backend() == "cpu" and hasattr(os, "sched_setaffinity")
+    if effort.largest and on_cpu and cores() > 1:
+        records += on_one_core(measure, effort, SHAPES)
     return records
 
 
@@ -88,8 +89,8 @@ def markdown(records: list[dict]) -> str:
             "ott-jax's own implicit differentiation with its default solver; all with epsilon "
             f"{OT.epsilon}, threshold {OT.threshold:g} and at most {OT.max_iterations} iterations, "
             f"a look at the error every {INNER_ITERATIONS}. Errors are relative, against the exact "
-            "gradient in float64, and hold what the threshold leaves. On one core XLA keeps to one "
-            "thread, and its hand-overs between threads do not count.",
+            "gradient in float64, and hold what the threshold leaves. On one core, which --quick "
+            "leaves out, XLA keeps to one thread, without hand-overs between threads.",
             table(header, rows),
             f"Each time is the mean over those of {records[0]['draws']} random problems a shape on "
             "which no solver fails, each error the median. Failures, which are errors raised or "

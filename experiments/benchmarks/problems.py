@@ -38,6 +38,17 @@ def clustered_problem(n: int, m: int, seed: int, cost: Cost = "combined") -> Pro
         cost: which of the three costs.
     """
     rng = np.random.default_rng(seed)
+    matrix = next(_costs(rng, n, m, 1, cost))
+    weights = rng.dirichlet(np.ones(n))
+    return Problem(jnp.asarray(weights, jnp.float32), matrix)
+
+
+def batch_costs(n: int, m: int, count: int, seed: int, cost: Cost) -> list[Float[Array, "n m"]]:
+    """Costs of successive batches of one training set, against the same prototypes."""
+    return list(_costs(np.random.default_rng(seed), n, m, count, cost))
+
+
+def _costs(rng, n, m, count, cost):
     centres = rng.normal(size=(m, DIMENSION))
 
     def features(labels):
@@ -45,19 +56,20 @@ def clustered_problem(n: int, m: int, seed: int, cost: Cost = "combined") -> Pro
         return np.maximum(centres[labels] + noise, 0)
 
     share = IMBALANCE_FACTOR ** (-np.arange(m) / max(m - 1, 1))
-    labels = rng.choice(m, n, p=share / share.sum())
-    labels[:2] = 0, 1  # With one class alone the label cost is constant: no gradient to compare.
-    examples = features(labels)
-    prototypes = features(np.tile(np.arange(m), (META_PER_CLASS, 1))).mean(0)
-    weights = rng.dirichlet(np.ones(n))
-    match cost:
-        case "combined":
-            matrix = combined_cost(examples, labels, prototypes, np.arange(m))
-        case "feature":
-            matrix = feature_cost(examples, prototypes)
-        case "label":
-            matrix = label_cost(labels, np.arange(m))
-    return Problem(jnp.asarray(weights, jnp.float32), matrix)
+    prototypes = None
+    for _ in range(count):
+        labels = rng.choice(m, n, p=share / share.sum())
+        labels[:2] = 0, 1  # With one class alone the label cost is constant: no gradient.
+        examples = features(labels)
+        if prototypes is None:
+            prototypes = features(np.tile(np.arange(m), (META_PER_CLASS, 1))).mean(0)
+        match cost:
+            case "combined":
+                yield combined_cost(examples, labels, prototypes, np.arange(m))
+            case "feature":
+                yield feature_cost(examples, prototypes)
+            case "label":
+                yield label_cost(labels, np.arange(m))
 
 
 def exact_gradient(problem: Problem, epsilon: float) -> Float[np.ndarray, "n"]:

@@ -145,7 +145,7 @@ class Stage2:
         if self.head_only:
             with torch.no_grad():
                 z = images if self.given_features else network.features(images)
-                atoms = atoms_of if self.given_features else network.features(atoms_of)
+            atoms = atoms_of  # Features, which a frozen backbone gives once.
             losses = F.cross_entropy(network.head(z), labels, reduction="none")
         else:
             z, logits = network(images)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import time
 from functools import partial
 
 import jax
@@ -37,6 +38,11 @@ NAMES = {
     "erm": "cross-entropy, whole network",
     "frozen_fixed": "frozen backbone, fixed weights",
 }
+PROGRAMS = NAMES | {
+    "paper": "`paper` preset",
+    "one_pass": "OT step on the loss pass",
+    "frozen": "frozen backbone, OT step",
+}
 
 
 def run(effort: Effort) -> list[dict]:
@@ -58,13 +64,17 @@ def run(effort: Effort) -> list[dict]:
                 "goal": goal,
             }
         )
+    records += [{"section": "step", "step": name, **made.cost} for name, made in steps.items()]
     return records
 
 
 def markdown(records: list[dict]) -> str:
     """The section's title, text and table."""
+    programs = [r for r in records if "compile_seconds" in r]
     rows = []
     for r in records:
+        if r in programs:
+            continue
         if r["goal"] is None:
             goal = "–"
         else:
@@ -85,6 +95,21 @@ def markdown(records: list[dict]) -> str:
             "network again. The *frozen backbone* is in evaluation mode, the head alone is "
             "trained.",
             table(["step", "against", "ms", "against, ms", "ratio", "goal"], rows),
+            "What each program costs before it runs, and needs of memory as the compiler counts "
+            "it: its arguments are the state, the batch and the meta set.",
+            table(
+                ["program", "trace, s", "compile, s", "arguments, MB", "temporary, MB"],
+                [
+                    [
+                        PROGRAMS[r["step"]],
+                        number(r["trace_seconds"]),
+                        number(r["compile_seconds"]),
+                        f"{r['arguments'] / 1e6:.1f}",
+                        f"{r['temporary'] / 1e6:.1f}",
+                    ]
+                    for r in programs
+                ],
+            ),
         ]
     )
 
@@ -127,13 +152,24 @@ def _with_fixed_weights(config):
 
 
 class _Stepper:
-    """A compiled step and the state that it donates and replaces."""
+    """A compiled step, what it cost, and the state that it donates and replaces."""
 
     def __init__(self, method: Method, variables: optax.Params, data: TrainingData, batch: Batch):
         # Copies, since the methods start from the same buffers and each donates its own.
         self._state = jax.tree.map(jnp.copy, method.init(jax.random.key(1), variables, data))
-        self._step = jax.jit(method.step, donate_argnums=0)
         self._arguments = batch, data.meta
+        start = time.perf_counter()
+        lowered = jax.jit(method.step, donate_argnums=0).lower(self._state, *self._arguments)
+        traced = time.perf_counter()
+        self._step = lowered.compile()
+        compiled = time.perf_counter()
+        memory = self._step.memory_analysis()
+        self.cost = {
+            "trace_seconds": traced - start,
+            "compile_seconds": compiled - traced,
+            "arguments": memory.argument_size_in_bytes,
+            "temporary": memory.temp_size_in_bytes,
+        }
 
     def __call__(self):
         self._state, metrics = self._step(self._state, *self._arguments)

@@ -1,5 +1,6 @@
 """Markdown of the measurements, and the part of a document that holds it."""
 
+import importlib.util
 import os
 import pathlib
 import platform
@@ -46,7 +47,8 @@ def machine() -> dict:
         "device": f"{device.platform}: {device.device_kind}",
         "load": os.getloadavg()[0],
         "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
+        | {name: metadata.version(name) for name in PACKAGES}
+        | ({"torch": metadata.version("torch")} if importlib.util.find_spec("torch") else {}),
     }
 
 

@@ -29,7 +29,7 @@ class Effort:
     largest: bool = True
 
 
-QUICK = Effort(repeats=5, minimum_seconds=0.02, draws=4, largest=False)
+QUICK = Effort(repeats=5, minimum_seconds=0.02, draws=3, largest=False)
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], effort: Effort) -> dict[str, list[float]]:

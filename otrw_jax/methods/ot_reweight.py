@@ -153,24 +153,30 @@ def ot_reweight(
         )
         if config.weighting != "global":
             return state
-        measure = measure_of(config, state.key, state.meta_features, meta.labels, num_classes)
         train, mask = _own_rows(data.train, axis_name)
         z = features(train.inputs) if config.uses_features else None
+        own = compiled_weights(state, z, train.labels, mask, axis_name)
+        values = _everywhere(own, axis_name)[: data.train.labels.shape[0]]
+        return state.replace(weights=state.weights.replace(values=values * values.shape[0]))
+
+    def closed_form(state, z, labels, mask, axis_name):
+        """The optimal weights of this device's rows, with all others', for the measure of now."""
+        meta = state.meta_features, state.meta_labels
+        measure = measure_of(config, state.key, *meta, num_classes)
 
         def cost_of_rows(rows):
-            return cost_of(config, None if z is None else z[rows], train.labels[rows], measure)
+            return cost_of(config, None if z is None else z[rows], labels[rows], measure)
 
-        values = optimal_weights_by_rows(
+        return optimal_weights_by_rows(
             cost_of_rows,
-            len(mask),
+            labels.shape[0],
             measure.weights,
             epsilon=config.ot.epsilon,
             mask=mask,
             axis_name=axis_name,
         )
-        count = data.train.labels.shape[0]
-        values = _everywhere(values, axis_name)[:count]
-        return state.replace(weights=state.weights.replace(values=values * count))
+
+    compiled_weights = jax.jit(closed_form, static_argnames="axis_name")
 
     def step(state, batch, meta):
         trained, frozen = split_params(state.variables["params"], config.trainable)

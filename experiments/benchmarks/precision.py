@@ -1,0 +1,80 @@
+"""What activations in bfloat16 do to the error and to the step, on real digits."""
+
+import time
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.benchmarks.tables import number, table
+from experiments.benchmarks.timing import Effort
+from experiments.configs import digits
+from experiments.experiment import Experiment
+from otrw_jax.train import run_stage
+
+TYPES = ("float32", "bfloat16")
+EPOCHS, SEEDS = 10, 4
+
+
+def run(effort: Effort) -> list[dict]:
+    """One record a type: test errors of ResNet-8 on the digits over subset seeds."""
+    del effort
+    records = []
+    for name in TYPES:
+        config = digits.get_config("recipe=ce")
+        config.model = ConfigDict({"name": "resnet_cifar", "depth": 8, "width": 8, "dtype": name})
+        config.stage1.epochs = EPOCHS
+        experiment = Experiment(config)
+        errors, losses, seconds = [], [], []
+        for seed in range(SEEDS):
+            prepared = experiment.prepare(seed)
+            (loop,) = experiment.loops(prepared.split.counts)
+            key = experiment.stage_key(seed, 0)
+            variables = experiment.initial_variables(seed, prepared)
+            initial = loop.start(key, variables, prepared.data)
+            ends, states, found = [], [], []
+            for _, state, metrics in run_stage(loop, initial, prepared.data, key):
+                ends.append(time.perf_counter())
+                states, found = [state], [metrics["loss"]]
+            seconds.append((ends[-1] - ends[0]) / (EPOCHS - 1))  # The first epoch compiles.
+            (state,) = states
+            losses += found
+            errors.append(experiment.evaluations(state.variables, prepared)["test"]["error"])
+        records.append(
+            {
+                "section": "precision",
+                "dtype": name,
+                "errors": errors,
+                "losses": losses,
+                "seconds": float(np.median(seconds)),
+            }
+        )
+    return records
+
+
+def markdown(records: list[dict]) -> str:
+    """The section's title, text and table."""
+    rows = [
+        [
+            r["dtype"],
+            _mean_std(r["errors"]),
+            _mean_std(r["losses"], 4),
+            number(r["seconds"]),
+        ]
+        for r in records
+    ]
+    differences = np.subtract(records[1]["errors"], records[0]["errors"])
+    return "\n\n".join(
+        [
+            "### Half precision",
+            f"Cross-entropy on long-tailed digits, ResNet-8 of width 8, {EPOCHS} epochs, "
+            f"{len(records[0]['errors'])} seeds; activations of the type given, parameters, batch "
+            f"statistics, features and losses in float32. Device: {jax.default_backend()}.",
+            table(["activations", "test error, %", "training loss", "s an epoch"], rows),
+            f"Difference in error, seed by seed: {_mean_std(differences)} points.",
+        ]
+    )
+
+
+def _mean_std(values, digits_=1) -> str:
+    return f"{np.mean(values):.{digits_}f} ± {np.std(values, ddof=1):.{digits_}f}"
