@@ -28,7 +28,6 @@ GLOBAL = dataclasses.replace(HEAD, weighting="global", reduction="mean")
 METHODS = {
     "erm": None,
     "paper": dataclasses.replace(paper(3), virtual_learning_rate=0.1),
-    "global": GLOBAL,
     "global sampling": dataclasses.replace(GLOBAL, sampling=True),
     "dynamic": dataclasses.replace(HEAD, measure="dynamic", measure_size=2),
 }
@@ -153,7 +152,7 @@ def test_each_device_may_have_its_own_problem():
 def test_nothing_is_compiled_after_the_second_epoch(layout):
     """The second is the first that is refreshed."""
     devices = pick_devices(8 if layout == "eight devices" else 1)
-    stage = dataclasses.replace(make_stage("global", devices), epochs=4)
+    stage = dataclasses.replace(make_stage("global sampling", devices), epochs=4)
     seeds = 2 if layout == "seeds" else 0
     loop = make_loop(stage, jittered, devices=devices, seeds=seeds)
     data, key, variables = make_data(0), key_of(0), variables_of(0)

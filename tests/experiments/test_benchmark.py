@@ -204,14 +204,14 @@ def test_seeds_take_as_many_steps_together_as_one():
         assert (np.asarray(step_count) == steps).all()
 
 
-def test_half_precision_is_measured_on_the_digits(monkeypatch, data_dir):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
-    monkeypatch.setattr(precision, "EPOCHS", 2)
-    monkeypatch.setattr(precision, "SEEDS", 2)
-    monkeypatch.setattr(precision, "TYPES", ("float32", "float32"))
-    found = precision.run(TINY)
-    assert found[0]["errors"] == found[1]["errors"] and len(found[0]["errors"]) == 2
-    assert "0.0 ± 0.0 points" in precision.markdown(found)
+def test_half_precision_is_compared_seed_by_seed():
+    made = [
+        {"dtype": name, "errors": errors, "losses": [0.1, 0.3], "seconds": 2.0}
+        for name, errors in (("float32", [20.0, 30.0]), ("bfloat16", [21.0, 31.0]))
+    ]
+    text = precision.markdown(made)
+    assert "25.0 ± 7.1" in text and "26.0 ± 7.1" in text and "0.2000 ± 0.1414" in text
+    assert "seed by seed: 1.0 ± 0.0 points" in text
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs PyTorch")

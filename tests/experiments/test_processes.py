@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from experiments import processes
 from experiments.experiment import Experiment
 from experiments.run import train
 
@@ -113,3 +115,47 @@ def test_two_processes_equal_one_and_survive_a_kill(start, small_config, final_s
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """From flags and environment to what jax is asked to join."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append((a, k)))
+
+    def join(coordinator=None, count=None, number=None, **environment):
+        calls.clear()
+        values = {"COORDINATOR": coordinator, "NUM_PROCESSES": count, "PROCESS_ID": number}
+        for name, value in (values | {"HEARTBEAT": 100}).items():
+            monkeypatch.setattr(processes, name, types.SimpleNamespace(value=value))
+        for name in ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        processes.join()
+        return [arguments for arguments, _ in calls]
+
+    return join
+
+
+def test_which_processes_are_joined(joined):
+    assert joined() == []
+    assert joined("here:1", 2, 1) == [("here:1", 2, 1)]
+    assert joined("auto") == [()]
+    assert joined(SLURM_STEP_NUM_TASKS="4") == [()]
+    assert joined(SLURM_STEP_NUM_TASKS="1") == []
+    assert joined(TPU_WORKER_HOSTNAMES="a,b") == [()]
+    assert joined(TPU_WORKER_HOSTNAMES="a") == []
+    # What is given goes before what is found.
+    assert joined("here:1", 2, 0, SLURM_STEP_NUM_TASKS="4") == [("here:1", 2, 0)]
+
+
+@pytest.mark.parametrize("given", [("here:1", 2, None), ("here:1", None, 0), (None, 2, 0)])
+def test_flags_that_are_missing_are_named(joined, given):
+    with pytest.raises(ValueError, match="need all of --coordinator=host:port, --num_processes"):
+        joined(*given)
+
+
+def test_a_process_number_out_of_range(joined):
+    with pytest.raises(ValueError, match="--process_id=2 of 2 processes; they are numbered from"):
+        joined("here:1", 2, 2)
