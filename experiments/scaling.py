@@ -188,30 +188,29 @@ def _equations(jaxpr, times=1):
 def memory() -> str:
     """The table of what the closed form needs, whole and by rows."""
     n, k, d = 1 << 15, 1024, 64
-    whole = _bytes(_whole, n, k, d) / (n * k)
-    by_rows = _bytes(_by_rows, n, k, d)
-    again = _bytes(_by_rows, 2 * n, k, d)
-    per_example = (again - by_rows) / n - 4 * d  # Beside the features themselves.
-    fixed = by_rows - n * (again - by_rows) / n
-    rows = []
-    for name, size_of in MEMORY.items():
-        largest = size_of / whole
-        examples = (size_of - fixed) / (4 * 2048 + per_example)
-        rows.append([name, f"{largest:.2g}", f"{largest / 1000:.2g}", f"{examples:.2g}"])
+    features = 4 * 2048
+    entry = (_bytes(_whole, n, k, d) - 4 * d * n) / (n * k)
+    once, twice = (_bytes(_by_rows, count, k, d) for count in (n, 2 * n))
+    example = (twice - once) / n - 4 * d
+    fixed = once - (twice - once)
+    rows = [
+        [
+            name,
+            f"{room / entry:.2g}",
+            *(f"{room / (entry * classes + features):.2g}" for classes in (1000, 8142)),
+            f"{(room - fixed) / (example + features):.2g}",
+        ]
+        for name, room in MEMORY.items()
+    ]
+    header = ["memory of a device", "largest N·K", "N at K = 1,000", "N at K = 8,142"]
     return "\n\n".join(
         [
-            f"The closed form of the global problem, whole, takes {whole:.1f} bytes for each entry "
-            "of the cost, as compiled here; by rows, 8,192 at a time, "
-            f"{math.ceil(per_example):,} bytes for each example beside its features, whatever K.",
-            table(
-                [
-                    "memory of a device",
-                    "largest N·K, whole",
-                    "N at K = 1000",
-                    "largest N by rows, d = 2048",
-                ],
-                rows,
-            ),
+            f"The closed form of the global problem, whole, takes {entry:.1f} bytes for each entry "
+            "of the cost beside the features, as compiled here; by rows, which is what the method "
+            f"does, 8,192 at a time, {math.ceil(example):,} bytes for each example beside its "
+            f"features, and {size(fixed)} for K = {k:,}. N is that of a device's share, with "
+            "features of 2,048 numbers; N·K is without them.",
+            table([*header, "N by rows"], rows),
         ]
     )
 
