@@ -1,5 +1,6 @@
 """A config made ready to run: data set, network, compiled stages."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -150,15 +151,22 @@ class Experiment:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), index)
 
     def evaluations(self, variables, prepared: Prepared) -> dict[str, dict[str, float]]:
-        """All metrics on the test set and, where there is one, the held-out part; in percent."""
+        """All metrics on the test set and, where there is one, the held-out part; in percent.
+
+        A shot group that no class belongs to has no entry.
+        """
         shots = self.config.shots
         parts = {"test": prepared.test, "held_out": prepared.held_out}
-        return {
+        found = {
             name: summarise(
                 *self.evaluate(variables, examples), prepared.split.counts, shots.many, shots.few
             )
             for name, examples in parts.items()
             if examples is not None
+        }
+        return {
+            name: {key: value for key, value in metrics.items() if not math.isnan(value)}
+            for name, metrics in found.items()
         }
 
 

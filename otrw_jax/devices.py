@@ -97,7 +97,7 @@ def pick_devices(count: int = 1) -> Devices:
         count: how many of this process; 0 for all.
 
     Raises:
-        ValueError: there are not so many, or several processes leave some out.
+        ValueError: there are not so many, or processes have different numbers of them.
     """
     here = jax.local_devices()
     if count < 0 or count > len(here):
@@ -106,6 +106,11 @@ def pick_devices(count: int = 1) -> Devices:
             f"{len(here)}, or 0 for all."
         )
     if jax.process_count() > 1:
+        if jax.device_count() != len(here) * jax.process_count():
+            raise ValueError(
+                f"this process has {len(here)} devices, and all {jax.process_count()} have "
+                f"{jax.device_count()} together; give each of them as many."
+            )
         return Devices(tuple(here), jax.process_count(), jax.process_index())
     return Devices(tuple(here[: count or len(here)]))
 

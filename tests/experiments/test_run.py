@@ -421,6 +421,13 @@ def test_a_run_without_held_out_part(small_config, tmp_path):
         restore(tmp_path, "best_held_out")
 
 
+def test_an_empty_shot_group_has_no_entry(experiment, whole_run, final_state):
+    other = with_fields(experiment, **{"shots.few": 1})
+    state = final_state(experiment, whole_run[0])
+    found = other.evaluations(state.variables, experiment.prepare(0))
+    assert set(found["test"]) == METRICS - {"few_accuracy"}
+
+
 def test_evaluations_may_be_rare(experiment, tmp_path):
     other = with_fields(experiment, evaluate_every=2)
     train(other, tmp_path, 0, 0)
