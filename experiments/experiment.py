@@ -13,10 +13,11 @@ from otrw_jax.data.augment import preprocessing
 from otrw_jax.data.sources import load_dataset
 from otrw_jax.data.splits import Split, make_split
 from otrw_jax.devices import first_alone, pick_devices
-from otrw_jax.evaluation import make_evaluator
+from otrw_jax.evaluation import Statistics, make_evaluator
 from otrw_jax.features import make_keeper, pick_copy
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.metrics import summarise
+from otrw_jax.seeds import stack
 from otrw_jax.train import DeviceData, Loop, Stage, make_loop
 
 
@@ -47,6 +48,9 @@ class Experiment:
         self.model = make_model(self.config.model, num_classes, self.devices.axis_name)
         self.evaluate = make_evaluator(
             self.model, self.preprocessing.evaluate, num_classes, devices=self.devices
+        )
+        self._evaluate_together = make_evaluator(
+            self.model, self.preprocessing.evaluate, num_classes, together=True
         )
         self._loops, self._keepers = {}, {}
 
@@ -155,19 +159,32 @@ class Experiment:
 
         A shot group that no class belongs to has no entry.
         """
-        shots = self.config.shots
         parts = {"test": prepared.test, "held_out": prepared.held_out}
-        found = {
-            name: summarise(
-                *self.evaluate(variables, examples), prepared.split.counts, shots.many, shots.few
-            )
+        return {
+            name: self._summary(self.evaluate(variables, examples), prepared)
             for name, examples in parts.items()
             if examples is not None
         }
-        return {
-            name: {key: value for key, value in metrics.items() if not math.isnan(value)}
-            for name, metrics in found.items()
-        }
+
+    def evaluations_together(self, variables: list, prepared: list[Prepared]) -> list[dict]:
+        """The evaluations of several seeds, in one program."""
+        stacked, first = stack(variables), prepared[0]
+        found = {"test": self._evaluate_together(stacked, first.test)}
+        if first.held_out is not None:
+            held_out = stack([one.held_out for one in prepared])
+            found["held_out"] = self._evaluate_together(stacked, held_out)
+        return [
+            {
+                name: self._summary(jax.tree.map(lambda x, at=at: x[at], statistics), one)
+                for name, statistics in found.items()
+            }
+            for at, one in enumerate(prepared)
+        ]
+
+    def _summary(self, statistics: Statistics, prepared: Prepared) -> dict[str, float]:
+        shots = self.config.shots
+        found = summarise(*statistics, prepared.split.counts, shots.many, shots.few)
+        return {key: value for key, value in found.items() if not math.isnan(value)}
 
 
 def stage_ends(loops: list[Loop]) -> tuple[int, ...]:

@@ -85,6 +85,9 @@ def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
                 for number, run in enumerate(group):
                     run.report(reports, progress=number == 0)
                 for epoch, records, states in _epochs_left(experiment, group):
+                    number = records[0]["number"]
+                    if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
+                        _evaluate(experiment, group, records, states)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
         return [run.finish() for run in opened]
@@ -148,16 +151,13 @@ class _OpenRun:
             files.callback(self._reporter.close)
 
     def keep(self, epoch: int, record: dict, state: Any) -> None:
-        """Evaluates, saves and reports an epoch, the `epoch`-th of its stage from one."""
-        config, number = self._experiment.config, record["number"]
-        last = number in self.ends
-        if last or epoch % config.evaluate_every == 0:
-            record |= self._experiment.evaluations(state.variables, self.prepared)
+        """Saves and reports an epoch, the `epoch`-th of its stage from one."""
+        number = record["number"]
         self.history.append(record)
         self.done = number
         if not self._writes:
             return
-        if last or epoch % config.checkpoint_every == 0:
+        if number in self.ends or epoch % self._experiment.config.checkpoint_every == 0:
             best = best_record(self.history, "held_out")
             content = {"history": self.history}
             self.checkpoints.save(number, state, content, best=best and best["number"])
@@ -186,6 +186,18 @@ class _OpenRun:
             state = theirs.restore(template, self.ends[0])
             history = theirs.record(self.ends[0])["history"]
         self.checkpoints.save(self.ends[0], state, {"history": history})
+
+
+def _evaluate(experiment, group, records, states):
+    """Adds the evaluations of a group's states to their records."""
+    if len(group) == 1:
+        found = [experiment.evaluations(states[0].variables, group[0].prepared)]
+    else:
+        found = experiment.evaluations_together(
+            [state.variables for state in states], [run.prepared for run in group]
+        )
+    for record, one in zip(records, found, strict=True):
+        record |= one
 
 
 def _next_group(opened: list[_OpenRun], every: int, at_once: int) -> list[_OpenRun]:

@@ -28,6 +28,7 @@ def make_evaluator(
     num_classes: int,
     batch_size: int = 1000,
     devices: Devices | None = None,
+    together: bool = False,
 ) -> Callable[[PyTree, Examples], Statistics]:
     """Compiles the evaluation of a network; keep the result, it compiles once a batch shape.
 
@@ -37,11 +38,12 @@ def make_evaluator(
         num_classes: number of classes.
         batch_size: examples at a time, over all devices; the last batch is padded and masked.
         devices: those that share a batch; one by default.
+        together: whether variables, and statistics, are stacks of several seeds; the examples are
+            a stack too, or the same for all of them.
 
     Returns:
         `(variables, examples) -> Statistics`, the examples as they are stored.
     """
-
     devices = devices or pick_devices()
 
     def of_batch(variables, inputs, labels, mask):
@@ -53,17 +55,24 @@ def make_evaluator(
         )
         return global_sum(statistics, devices.axis_name)
 
-    of_batch = devices.compile(of_batch, spread=(1, 2, 3), arguments=4)
+    if together:
+        own = jax.jit(jax.vmap(of_batch, in_axes=(0, 0, 0, None)))
+        shared = jax.jit(jax.vmap(of_batch, in_axes=(0, None, None, None)))
+    else:
+        shared = devices.compile(of_batch, spread=(1, 2, 3), arguments=4)
 
     def evaluate(variables, examples):
-        count = examples.labels.shape[0]
+        stacked = examples.labels.ndim == 2
+        count = examples.labels.shape[-1]
         size = -(-min(batch_size, count) // devices.total) * devices.total
         total = None
         for at in range(0, count, size):
             rows = np.minimum(np.arange(at, at + size), count - 1)
-            mask = np.arange(at, at + size) < count
-            batch = examples.inputs[rows], examples.labels[rows], jnp.asarray(mask)
-            part = of_batch(variables, *map(devices.share, batch))
+            mask = jnp.asarray(np.arange(at, at + size) < count)
+            taken = (slice(None), rows) if stacked else rows
+            batch = examples.inputs[taken], examples.labels[taken], mask
+            function = own if stacked else shared
+            part = function(variables, *map(devices.share, batch))
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         return total
 

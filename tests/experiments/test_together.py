@@ -80,6 +80,18 @@ def test_seeds_together_equal_seeds_alone(experiment, alone, final_state, tmp_pa
         assert fingerprints[0] == fingerprints[1]
 
 
+def test_evaluations_together_are_those_alone(experiment, alone, final_state):
+    variables = [
+        final_state(experiment, alone / f"seed_{seed}", seed=seed).variables for seed in SEEDS
+    ]
+    prepared = [experiment.prepare(seed) for seed in SEEDS]
+    found = experiment.evaluations_together(variables, prepared)
+    for together, one, data in zip(found, variables, prepared, strict=True):
+        for part, metrics in experiment.evaluations(one, data).items():
+            assert together[part] == pytest.approx(metrics, rel=1e-5)
+    assert found[0]["held_out"] != found[1]["held_out"]
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_kill_between_the_saves_of_two_seeds_is_mended(
     killed, experiment, alone, final_state, tmp_path, monkeypatch
