@@ -4,7 +4,14 @@ The pure functions are here by name; data sources, backbones, checkpoints and th
 are in the modules of those names.
 """
 
-from otrw_jax.losses import cross_entropy, effective_number_weights
+from otrw_jax.losses import (
+    balanced_softmax,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+    logit_adjusted,
+)
 from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
 from otrw_jax.methods.erm import erm
 from otrw_jax.methods.ot_problem import OTReweighting
@@ -40,14 +47,18 @@ __all__ = [
     "TrainingData",
     "Transport",
     "balanced_sample",
+    "balanced_softmax",
     "combined_cost",
     "cross_entropy",
     "effective_number_weights",
     "erm",
     "feature_cost",
     "flax_model",
+    "focal",
     "identity_model",
     "label_cost",
+    "ldam",
+    "logit_adjusted",
     "optimal_weights",
     "ot_loss",
     "ot_reweight",

@@ -32,6 +32,88 @@ def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, "b"]) -> Float
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+def focal(gamma: float = 1.0) -> PerExampleLoss:
+    """The focal loss, (1 - p_y)^γ times the cross-entropy, p the softmax of the logits.
+
+    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 4, for K classes. γ = 0 is
+    the cross-entropy. Class weights multiply what this returns; p knows nothing of them.
+
+    Args:
+        gamma: γ, at least 0; 1 in the program of LDAM.
+
+    Raises:
+        ValueError: `gamma` is negative.
+    """
+    if not gamma >= 0:
+        raise ValueError(f"focal: gamma is {gamma}; it must be 0 or more.")
+
+    def loss(logits, labels):
+        plain = cross_entropy(logits, labels)
+        if gamma == 0:
+            return plain
+        # 1 - p_y with its digits where p_y is near 1; a floor, as a power has no slope at 0.
+        missing = jnp.maximum(-jnp.expm1(-plain), jnp.finfo(logits.dtype).tiny)
+        return missing**gamma * plain
+
+    return loss
+
+
+def logit_adjusted(counts: Real[Array | np.ndarray, "k"], tau: float = 1.0) -> PerExampleLoss:
+    """Cross-entropy of logits to which τ log π is added, π the class frequencies.
+
+    Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021, eq. 10; with τ = 1 balanced
+    softmax (Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4). In evaluation the logits are
+    taken as they are. A class without examples drops out of the normaliser.
+
+    Args:
+        counts: training examples of each class, `[K]`.
+        tau: τ.
+
+    Raises:
+        ValueError: a count is negative or not finite, or all are 0.
+    """
+    prior = _log_prior(counts)
+
+    def loss(logits, labels):
+        return cross_entropy(logits + tau * prior[None, :], labels)
+
+    return loss
+
+
+def balanced_softmax(counts: Real[Array | np.ndarray, "k"]) -> PerExampleLoss:
+    """`logit_adjusted` with τ = 1."""
+    return logit_adjusted(counts, 1.0)
+
+
+def ldam(
+    counts: Real[Array | np.ndarray, "k"], max_margin: float = 0.5, scale: float = 30.0
+) -> PerExampleLoss:
+    """Label-distribution-aware margins: cross-entropy of s (z - Δ_y e_y).
+
+    Δ_c ∝ n_c^(-1/4), scaled so that the largest is `max_margin`. Cao et al., Learning Imbalanced
+    Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019, eqs. 10 and 13. The logits
+    are to be cosines of features and class vectors (a cosine head).
+
+    Args:
+        counts: training examples of each class, `[K]`; one without examples has the margin of a
+            class with one.
+        max_margin: the margin of the rarest class.
+        scale: s.
+
+    Raises:
+        ValueError: a count is negative or not finite, or all are 0.
+    """
+    _check_counts(np.asarray(counts))
+    margins = np.maximum(np.asarray(counts, np.float64), 1) ** -0.25
+    margins = jnp.asarray(max_margin * margins / margins.max(), jnp.float32)
+
+    def loss(logits, labels):
+        mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        return cross_entropy(scale * (logits - margins[None, :] * mine), labels)
+
+    return loss
+
+
 def effective_number_weights(
     counts: Real[Array | np.ndarray, "k"], beta: float = 0.9999
 ) -> Float[Array, "k"]:
@@ -70,3 +152,11 @@ def _check_counts(counts: Real[np.ndarray, "k"]) -> None:
         raise ValueError(f"class counts must be finite and at least 0; they are {counts}")
     if not counts.any():
         raise ValueError("all class counts are 0: there is no class to weight")
+
+
+def _log_prior(counts):
+    counts = np.asarray(counts, np.float64)
+    _check_counts(counts)
+    # Where there is no example, as low as float32 allows without an infinity.
+    prior = np.log(np.maximum(counts, 1) / counts.sum())
+    return jnp.asarray(np.where(counts > 0, prior, -1e30), jnp.float32)

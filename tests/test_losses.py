@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from otrw_jax.losses import cross_entropy, effective_number_weights
+from otrw_jax.losses import (
+    balanced_softmax,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+    logit_adjusted,
+)
 
 
 def reference_weights(counts, beta):
@@ -84,3 +91,85 @@ def test_beta_outside_its_range_is_an_error(beta):
 def test_impossible_counts_are_an_error(counts):
     with pytest.raises(ValueError, match="counts"):
         effective_number_weights(np.array(counts))
+
+
+COUNTS = np.array([500, 50, 7, 1])
+
+
+def random_logits(scale=3.0):
+    rng = np.random.default_rng(1)
+    logits = scale * rng.normal(size=(8, 4))
+    return logits, jnp.asarray(logits, jnp.float32), rng.integers(0, 4, 8)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_by_hand(gamma):
+    exact, logits, labels = random_logits()
+    log_p = log_softmax(exact, axis=1)[np.arange(8), labels]
+    wanted = -((1 - np.exp(log_p)) ** gamma) * log_p
+    np.testing.assert_allclose(focal(gamma)(logits, labels), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_has_a_finite_gradient_where_the_label_is_certain(gamma):
+    logits = jnp.array([[60.0, -60.0], [-60.0, 60.0]])
+    gradient = jax.grad(lambda z: focal(gamma)(z, jnp.array([0, 0])).sum())(logits)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[0], 0.0, atol=1e-6)
+
+
+def test_focal_refuses_a_negative_gamma():
+    with pytest.raises(ValueError, match=r"focal: gamma is -1.0; it must be 0 or more"):
+        focal(-1.0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0, 1.5])
+def test_logit_adjustment_by_hand(tau):
+    exact, logits, labels = random_logits()
+    shifted = exact + tau * np.log(COUNTS / COUNTS.sum())
+    wanted = -log_softmax(shifted, axis=1)[np.arange(8), labels]
+    np.testing.assert_allclose(logit_adjusted(COUNTS, tau)(logits, labels), wanted, rtol=1e-4)
+    if tau == 1:
+        # Ren et al. write n_y e^z_y / sum_c n_c e^z_c.
+        mass = COUNTS * np.exp(exact)
+        direct = -np.log(mass[np.arange(8), labels] / mass.sum(1))
+        np.testing.assert_allclose(balanced_softmax(COUNTS)(logits, labels), direct, rtol=1e-4)
+
+
+def test_balanced_softmax_of_balanced_classes_is_cross_entropy():
+    _, logits, labels = random_logits()
+    found = balanced_softmax([9, 9, 9, 9])(logits, labels)
+    np.testing.assert_allclose(found, cross_entropy(logits, labels), rtol=1e-5)
+
+
+def test_a_class_without_examples_takes_no_share():
+    _, logits, _ = random_logits()
+    labels = np.zeros(8, int)
+    found = balanced_softmax([3, 0, 2, 1])(logits, labels)
+    without = balanced_softmax([3, 2, 1])(logits[:, [0, 2, 3]], labels)
+    np.testing.assert_allclose(found, without, rtol=1e-5)
+    gradient = jax.grad(lambda z: balanced_softmax([3, 0, 2, 1])(z, labels).sum())(logits)
+    assert np.isfinite(gradient).all() and (gradient[:, 1] == 0).all()
+
+
+def test_ldam_by_hand():
+    exact, logits, labels = random_logits(0.3)
+    margins = 0.5 * (COUNTS.min() / COUNTS) ** 0.25
+    shifted = exact.copy()
+    shifted[np.arange(8), labels] -= margins[labels]
+    wanted = -log_softmax(30 * shifted, axis=1)[np.arange(8), labels]
+    np.testing.assert_allclose(ldam(COUNTS)(logits, labels), wanted, rtol=1e-3, atol=1e-5)
+    assert margins.max() == 0.5
+
+
+def test_ldam_of_a_class_without_examples_is_finite():
+    _, logits, labels = random_logits(0.3)
+    found = ldam([5, 0, 2, 1])(logits, labels)
+    np.testing.assert_allclose(found, ldam([5, 1, 2, 1])(logits, labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [logit_adjusted, ldam])
+@pytest.mark.parametrize("counts", [[0, 0], [-1, 2], [np.inf, 1]])
+def test_losses_refuse_impossible_counts(make, counts):
+    with pytest.raises(ValueError, match="class counts"):
+        make(np.array(counts, float))
