@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float, Key, PyTree
 
 from otrw_jax.methods.base import Examples
+from otrw_jax.methods.ot_problem import features_in_chunks
 from otrw_jax.model import Model
 from otrw_jax.train import DeviceData, Prepare
 
@@ -51,14 +52,8 @@ def make_keeper(
 
     def keep(variables, data, key):
         def viewed(examples):
-            count = examples.labels.shape[0]
-            parts = [
-                of_inputs(
-                    variables, jax.tree.map(lambda x, at=at: x[at : at + size], examples.inputs)
-                )
-                for at in range(0, count, size)
-            ]
-            return Examples(jnp.concatenate(parts), examples.labels)
+            z = features_in_chunks(partial(of_inputs, variables), examples.inputs, size)
+            return Examples(z, examples.labels)
 
         ids = jnp.arange(data.raw.labels.shape[0])
         kept = [
