@@ -1,6 +1,6 @@
 """Measures the library on this machine, against other solvers and against PyTorch.
 
-python -m experiments.benchmark --quick --out=benchmark.json --markdown=docs/results.md
+python -m experiments.benchmark --quick --out=benchmark.json --markdown=docs/benchmark.md
 """
 
 import difflib

@@ -7,9 +7,13 @@ from collections.abc import Callable
 import absl.logging
 import jax
 from absl import app, flags
+from ml_collections import config_flags
 
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.")
 MARKDOWN = flags.DEFINE_string("markdown", None, "Document whose section is rewritten.")
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Subset and training seeds.")
+RECORDS = flags.DEFINE_string("records", "results", "Folder of the records kept of runs.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
 
 

@@ -6,20 +6,15 @@ python -m experiments.demo --workdir=runs/demo
 import pathlib
 
 import numpy as np
-from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks.tables import rewrite
-from experiments.benchmarks.tables import table as markdown_table
-from experiments.cli import MARKDOWN, WORKDIR, run_app
+from experiments.cli import SEEDS, WORKDIR, run_app
 from experiments.configs import digits
 from experiments.experiment import Experiment
 from experiments.figures import draw
 from experiments.run import train
 from otrw_jax.checkpoints import write_json
-
-SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Subset and training seeds.")
 
 RECIPES = {
     "ce": "cross-entropy",
@@ -70,8 +65,6 @@ def main(argv: list[str]) -> None:
     console.print(table(results, len(seeds)))
     for sentence in verdicts(results):
         console.print(sentence, highlight=False)
-    if MARKDOWN.value:
-        rewrite(MARKDOWN.value, markdown(results, seeds), "demo")
     run = workdir / "otrw_released" / f"seed_{seeds[0]}"
     for path in draw(run):
         print(f"picture: {path}")
@@ -88,25 +81,6 @@ def table(results: dict[str, np.ndarray], seeds: int) -> Table:
         cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(*_mean_std(values), strict=True)]
         shown.add_row(RECIPES[recipe], *cells)
     return shown
-
-
-def markdown(results: dict[str, np.ndarray], seeds: list[int]) -> str:
-    """The same table and verdicts, for a document."""
-    rows = [
-        [RECIPES[recipe], *(f"{m:.1f} ± {s:.1f}" for m, s in zip(*_mean_std(values), strict=True))]
-        for recipe, values in results.items()
-    ]
-    return "\n\n".join(
-        [
-            "## Long-tailed digits",
-            f"Printed by `make demo`: test error and accuracy of the shot groups at the last "
-            f"epoch, in percent, mean and standard deviation over subset seeds "
-            f"{', '.join(map(str, seeds))}. The authors' program adds the cross-entropy of the "
-            "meta set to its objective; the other recipes do not train on the meta set.",
-            markdown_table(["recipe", *COLUMNS.values()], rows),
-            "\n".join(f"- {sentence}" for sentence in verdicts(results)),
-        ]
-    )
 
 
 def verdicts(results: dict[str, np.ndarray]) -> list[str]:

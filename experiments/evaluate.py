@@ -29,12 +29,13 @@ def main(argv: list[str]) -> None:
     restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value)
     experiment, prepared = restored.experiment, restored.prepared
     variables = restored.state.variables
-    confusion = np.asarray(experiment.evaluate(variables, prepared.test).confusion)
+    evaluate = experiment.evaluator(restored.stage)
+    confusion = np.asarray(evaluate(variables, prepared.test).confusion)
     evaluation = {
         "checkpoint": restored.number,
-        "stage": restored.stage,
+        "stage": restored.stage.name,
         "fingerprint": prepared.split.fingerprint,
-        **experiment.evaluations(variables, prepared),
+        **experiment.evaluations(restored.stage, variables, prepared),
         "per_class_accuracy": [100 * float(x) for x in per_class_accuracy(confusion)],
         "confusion": confusion.tolist(),
     }
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
     confusion_pictures(picture, {title: confusion}, experiment.dataset.class_names)
     if WEIGHTS.value:
         export_weights(pathlib.Path(WEIGHTS.value), restored)
-    print(f"epoch {restored.number} ({restored.stage}) of {workdir}")
+    print(f"epoch {restored.number} ({restored.stage.name}) of {workdir}")
     for name, value in evaluation["test"].items():
         print(f"  {name:18} {value:6.2f} %")
     print(f"written: {workdir / 'evaluation.json'}, {picture}")
@@ -59,7 +60,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
     weights = getattr(restored.state, "weights", None)
     if weights is None:
         raise ValueError(
-            f"{restored.stage} of recipe {restored.experiment.config.recipe} learns no weights; "
+            f"{restored.stage.name} of {restored.experiment.config.recipe} learns no weights; "
             "choose the second stage of an otrw recipe."
         )
     labels = np.asarray(restored.prepared.data.raw.labels)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.recipes import make_model, make_stages, recipe_name
+from experiments.networks import make_model
+from experiments.recipes import RECIPES, make_stages, recipe_name
 from otrw_jax.data.augment import preprocessing
 from otrw_jax.data.sources import load_dataset
 from otrw_jax.data.splits import Split, make_split
@@ -36,23 +37,24 @@ class Experiment:
     def __init__(self, config: ConfigDict):
         self.config = ConfigDict(config)
         self.config.recipe = recipe_name(config.recipe)
-        # The other recipes' second stages are no part of this run.
-        self.config.stage2 = ConfigDict(
-            {name: stage for name, stage in config.stage2.items() if name == self.config.recipe}
-        )
+        # The other recipes' fields are no part of this run.
+        for part in ("stage2", "options"):
+            own = {k: v for k, v in config[part].items() if k == self.config.recipe}
+            self.config[part] = ConfigDict(own)
         data = self.config.data
         self.dataset = first_alone(lambda: load_dataset(data.name, data.data_dir or None))
         self.preprocessing = preprocessing(data.name, data.augment, data.padding)
         self.devices = pick_devices(self.config.devices)
         num_classes = self.dataset.num_classes
-        self.model = make_model(self.config.model, num_classes, self.devices.axis_name)
-        self.evaluate = make_evaluator(
-            self.model, self.preprocessing.evaluate, num_classes, devices=self.devices
+        recipe = RECIPES[self.config.recipe]
+        self.model = make_model(
+            self.config.model,
+            num_classes,
+            self.devices.axis_name,
+            head=recipe.head,
+            branches=recipe.branches,
         )
-        self._evaluate_together = make_evaluator(
-            self.model, self.preprocessing.evaluate, num_classes, together=True
-        )
-        self._loops, self._keepers = {}, {}
+        self._loops, self._keepers, self._evaluators = {}, {}, {}
 
     def prepare(self, subset_seed: int) -> Prepared:
         """Draws the subset and puts the data on the device."""
@@ -106,11 +108,13 @@ class Experiment:
             steps = self.config.steps_per_call
             if steps < 0:
                 steps = 0 if self.in_a_loop else 1
-            stages = make_stages(self.config, self.model, counts, self.devices.axis_name)
+            stages = make_stages(
+                self.config, self.model, counts, self.fresh_head, self.devices.axis_name
+            )
             self._loops[seeds] = [
                 make_loop(
                     stage,
-                    pick_copy if self.copies(stage) else self.preprocessing.train,
+                    pick_copy if stage.feature_copies else self.preprocessing.train,
                     steps_per_call=steps,
                     devices=self.devices,
                     seeds=seeds,
@@ -119,15 +123,9 @@ class Experiment:
             ]
         return self._loops[seeds]
 
-    def copies(self, stage: Stage) -> int:
-        """How many copies of an example's features the stage keeps; 0 where it takes inputs."""
-        if stage.name == "stage1":
-            return 0
-        return self.config.stage2[self.config.recipe].feature_copies
-
     def stage_data(self, stage: Stage, seed: int, prepared: Prepared, variables) -> DeviceData:
         """The data that a stage trains on: inputs, or features kept of a frozen backbone."""
-        copies = self.copies(stage)
+        copies = stage.feature_copies
         if not copies:
             return prepared.data
         if copies not in self._keepers:
@@ -150,29 +148,54 @@ class Experiment:
         """The network before training."""
         return self.model.init(jax.random.key(seed), prepared.data.view.train.inputs[:2])
 
+    def fresh_head(self, key):
+        """Parameters of a new last layer."""
+        inputs = self.preprocessing.evaluate(jnp.asarray(self.dataset.train_inputs[:2]))
+        return self.model.init(key, inputs)["params"]["head"]
+
     def stage_key(self, seed: int, index: int):
         """Base key of a stage's order, augmentation and draws."""
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), index)
 
-    def evaluations(self, variables, prepared: Prepared) -> dict[str, dict[str, float]]:
+    def evaluator(self, stage: Stage, together: bool = False):
+        """The evaluation of a stage's network; of several seeds' together (`make_evaluator`)."""
+        if (stage.name, together) not in self._evaluators:
+            method = stage.method
+            model = self.model._replace(logits=method.logits or self.model.logits)
+            self._evaluators[stage.name, together] = make_evaluator(
+                model,
+                self.preprocessing.evaluate,
+                self.dataset.num_classes,
+                devices=None if together else self.devices,
+                together=together,
+                correct=method.correct,
+            )
+        return self._evaluators[stage.name, together]
+
+    def evaluations(
+        self, stage: Stage, variables, prepared: Prepared
+    ) -> dict[str, dict[str, float]]:
         """All metrics on the test set and, where there is one, the held-out part; in percent.
 
         A shot group that no class belongs to has no entry.
         """
         parts = {"test": prepared.test, "held_out": prepared.held_out}
         return {
-            name: self._summary(self.evaluate(variables, examples), prepared)
+            name: self._summary(self.evaluator(stage)(variables, examples), prepared)
             for name, examples in parts.items()
             if examples is not None
         }
 
-    def evaluations_together(self, variables: list, prepared: list[Prepared]) -> list[dict]:
+    def evaluations_together(
+        self, stage: Stage, variables: list, prepared: list[Prepared]
+    ) -> list[dict]:
         """The evaluations of several seeds, in one program."""
         stacked, first = stack(variables), prepared[0]
-        found = {"test": self._evaluate_together(stacked, first.test)}
+        evaluate = self.evaluator(stage, together=True)
+        found = {"test": evaluate(stacked, first.test)}
         if first.held_out is not None:
             held_out = stack([one.held_out for one in prepared])
-            found["held_out"] = self._evaluate_together(stacked, held_out)
+            found["held_out"] = evaluate(stacked, held_out)
         return [
             {
                 name: self._summary(jax.tree.map(lambda x, at=at: x[at], statistics), one)

@@ -1,6 +1,7 @@
-"""Draws the paper's figures from a run directory.
+"""Draws the paper's figures from run directories.
 
 python -m experiments.figures --workdir=runs/digits
+python -m experiments.figures --workdir=runs/pictures --compare=runs/one,runs/other
 """
 
 import pathlib
@@ -9,21 +10,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import flags
 
 from experiments.cli import WORKDIR, run_app
-from experiments.pictures import class_weights_picture, confusion_pictures, transport_picture
+from experiments.curves import convergence_picture
+from experiments.pictures import (
+    class_weights_panels,
+    class_weights_picture,
+    confusion_pictures,
+    transport_picture,
+)
+from experiments.recipes import RECIPES
+from experiments.records import read
 from experiments.run import Restored, restore
 from otrw_jax import EntropicOT, combined_cost, feature_cost, label_cost, ot_loss, prototypes
 from otrw_jax.ot import weights as example_weights
 from otrw_jax.ot.transport import transport
 
+COMPARE = flags.DEFINE_list("compare", [], "Run directories that are drawn side by side.")
+
 STEPS, RATE = 300, 0.02
 
 
 def main(argv: list[str]) -> None:
-    """Draws every figure that the run has the data for."""
+    """Draws every figure that the run, or the runs to compare, have the data for."""
     del argv
-    for path in draw(pathlib.Path(WORKDIR.value)):
+    workdir = pathlib.Path(WORKDIR.value)
+    others = [pathlib.Path(path) for path in COMPARE.value]
+    for path in compare(others, workdir) if others else draw(workdir):
         print(f"written: {path}")
 
 
@@ -32,32 +46,66 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
     last = restore(workdir)
     first = restore(workdir, "stage1")
     names = last.experiment.dataset.class_names
-    paths = [workdir / "confusion_matrices.png"]
-    ends = {"cross-entropy (stage 1)": first}
-    if last.stage != first.stage:
-        ends[f"{last.experiment.config.recipe} (stage 2)"] = last
-    confusion_pictures(
-        paths[0],
-        {
-            title: np.asarray(
-                end.experiment.evaluate(end.state.variables, end.prepared.test).confusion
-            )
-            for title, end in ends.items()
-        },
-        names,
-    )
+    recipe = last.experiment.config.recipe
+    paths = [workdir / "confusion_matrices.png", workdir / "convergence.png"]
+    ends = {f"{RECIPES[recipe].first} (stage 1)": first}
+    if last.stage.name != first.stage.name:
+        ends[f"{recipe} (stage 2)"] = last
+    confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
+    convergence_picture(paths[1], {recipe: read(workdir / "metrics.jsonl")})
     if hasattr(last.state, "weights"):
         paths.append(workdir / "class_weights.png")
-        labels = np.asarray(last.prepared.data.raw.labels)
-        values = np.asarray(last.state.weights.values)
-        counts = last.prepared.split.counts
-        means = np.bincount(labels, values, len(counts)) / counts
-        class_weights_picture(paths[1], counts, {last.experiment.config.recipe: means}, names)
+        class_weights_picture(paths[-1], *class_weights_of(last), names)
     if first.prepared.data.view.meta is not None:
         paths.append(workdir / "transport.png")
         results, labels = transport_toy(first)
         transport_picture(paths[-1], results, labels)
     return paths
+
+
+def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Draws the last epochs of several runs side by side, and how they converge.
+
+    Raises:
+        ValueError: the runs are not of one set of classes.
+    """
+    ends = {}
+    for workdir in workdirs:
+        end = restore(workdir)
+        config = end.experiment.config
+        title = f"{config.recipe}, factor {config.data.imbalance_factor:g}"
+        ends[title if title not in ends else f"{title} ({workdir})"] = end
+    names = next(iter(ends.values())).experiment.dataset.class_names
+    if any(list(end.experiment.dataset.class_names) != list(names) for end in ends.values()):
+        raise ValueError("the runs to compare are of data sets with different classes.")
+    histories = [read(workdir / "metrics.jsonl") for workdir in workdirs]
+    paths = [folder / "confusion_compared.png", folder / "convergence_compared.png"]
+    confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
+    convergence_picture(paths[1], dict(zip(ends, histories, strict=True)))
+    panels = {title: end for title, end in ends.items() if hasattr(end.state, "weights")}
+    if panels:
+        paths.append(folder / "class_weights_compared.png")
+        found = {title: class_weights_of(end) for title, end in panels.items()}
+        panels = {
+            title: (counts, next(iter(means.values()))) for title, (counts, means) in found.items()
+        }
+        class_weights_panels(paths[-1], panels, names)
+    return paths
+
+
+def confusion_of(end: Restored) -> np.ndarray:
+    """The confusion matrix of a checkpoint on the test set."""
+    evaluate = end.experiment.evaluator(end.stage)
+    return np.asarray(evaluate(end.state.variables, end.prepared.test).confusion)
+
+
+def class_weights_of(end: Restored) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Training examples of each class, and the mean weight of a class's examples, by recipe."""
+    labels = np.asarray(end.prepared.data.raw.labels)
+    values = np.asarray(end.state.weights.values)
+    counts = end.prepared.split.counts
+    means = np.bincount(labels, values, len(counts)) / np.maximum(counts, 1)
+    return counts, {end.experiment.config.recipe: means}
 
 
 def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:

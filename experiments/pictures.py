@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 DPI = 120
 _GREY = "0.35"
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles and markers differ too.
-_LINES = [
+LINES = [
     {"color": "#D55E00", "marker": "o", "linestyle": "-"},
     {"color": "#0072B2", "marker": "s", "linestyle": "--"},
     {"color": "#009E73", "marker": "^", "linestyle": "-."},
@@ -78,7 +78,7 @@ def confusion_pictures(
     bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02)
     bar.set_label("share of the true class's examples (%)")
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def class_weights_picture(
@@ -109,6 +109,43 @@ def class_weights_picture(
         _check_shape(f"weights of {name!r}", values, (k,))
     figure = Figure((8, 4.4), layout="constrained")
     axes = figure.subplots()
+    _draw_class_weights(axes, counts, lines, class_names)
+    figure.legend(loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
+    save(figure, path)
+
+
+def class_weights_panels(
+    path: str | Path,
+    panels: Mapping[str, tuple[Int[Array | np.ndarray, "k"], Float[Array | np.ndarray, "k"]]],
+    class_names: Sequence[str],
+) -> None:
+    """`class_weights_picture` of several runs side by side, such as of several imbalance factors.
+
+    Args:
+        path: the PNG file to write.
+        panels: training examples and mean weight of each class, `[K]` both, by title.
+        class_names: names of the K classes.
+
+    Raises:
+        ValueError: there is no panel, or a vector is not of length K.
+    """
+    k = len(class_names)
+    _check(len(panels) > 0, "panels is empty: give at least one")
+    for title, (counts, weights) in panels.items():
+        _check_shape(f"counts of {title!r}", counts, (k,))
+        _check_shape(f"weights of {title!r}", weights, (k,))
+    figure = Figure((1 + 4.6 * len(panels), 4.2), layout="constrained")
+    for axes, (title, (counts, weights)) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        _draw_class_weights(axes, np.asarray(counts), {title: np.asarray(weights)}, class_names)
+        axes.set_title(title)
+    save(figure, path)
+
+
+def _draw_class_weights(axes, counts, lines, class_names):
+    """Counts as bars, and above them, on an axis of their own, weights as lines."""
+    k = len(class_names)
     classes = np.arange(k)
     axes.bar(classes, counts, color="0.85", width=0.8 if k <= 30 else 1.0)
     axes.set(ylabel="training examples", xlabel="class", xlim=(-0.6, k - 0.4))
@@ -118,7 +155,7 @@ def class_weights_picture(
     _name_classes(axes, class_names, "x")
     above = axes.twinx()
     for i, (name, values) in enumerate(lines.items()):
-        style = _LINES[i % len(_LINES)] | ({} if k <= 30 else {"marker": ""})
+        style = LINES[i % len(LINES)] | ({} if k <= 30 else {"marker": ""})
         above.plot(classes, values, label=name, linewidth=1.8, markersize=6, **style)
     above.set_ylabel("mean learned weight")
     above.set_ylim(bottom=0)
@@ -127,8 +164,6 @@ def class_weights_picture(
         _write_counts(above, axes, counts)
     for each in (axes, above):
         each.spines["top"].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
-    _save(figure, path)
 
 
 def transport_picture(
@@ -184,7 +219,7 @@ def transport_picture(
         bar = figure.colorbar(image, ax=axes, aspect=12 * np.ndim(axes), pad=0.02)
         bar.set_label(name)
         bar.outline.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _write_counts(above: Axes, axes: Axes, counts: Int[np.ndarray, "k"]) -> None:
@@ -289,8 +324,8 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    """Write the PNG beside its place, then move it there: a reader never sees half a file."""
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes the PNG beside its place, then move it there: a reader never sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")

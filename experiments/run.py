@@ -21,7 +21,7 @@ from experiments.rundir import (
 from otrw_jax.checkpoints import Checkpoints, read_json, write_json
 from otrw_jax.devices import from_first, is_first_process, wait_for_all
 from otrw_jax.seeds import stack, unstack
-from otrw_jax.train import run_stage
+from otrw_jax.train import Stage, run_stage
 
 
 class Run(NamedTuple):
@@ -190,11 +190,13 @@ class _OpenRun:
 
 def _evaluate(experiment, group, records, states):
     """Adds the evaluations of a group's states to their records."""
+    loops = experiment.loops(group[0].prepared.split.counts, len(group) if len(group) > 1 else 0)
+    stage = next(loop.stage for loop in loops if loop.stage.name == records[0]["stage"])
     if len(group) == 1:
-        found = [experiment.evaluations(states[0].variables, group[0].prepared)]
+        found = [experiment.evaluations(stage, states[0].variables, group[0].prepared)]
     else:
         found = experiment.evaluations_together(
-            [state.variables for state in states], [run.prepared for run in group]
+            stage, [state.variables for state in states], [run.prepared for run in group]
         )
     for record, one in zip(records, found, strict=True):
         record |= one
@@ -273,11 +275,20 @@ def _epochs_left(
         variables = [one.variables for one in apart(state)]
 
 
+def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
+    """A run's data, and its network's variables after the first stage."""
+    prepared = experiment.prepare(run.subset_seed)
+    end = stage_ends(experiment.loops(prepared.split.counts))[0]
+    template = experiment.template(0, run.seed, prepared)
+    with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
+        return prepared, checkpoints.restore(template, end).variables
+
+
 class Restored(NamedTuple):
-    """A checkpoint of a run: its number, its stage's name, its state, and the run's data."""
+    """A checkpoint of a run: its number, its stage, its state, and the run's data."""
 
     number: int
-    stage: str
+    stage: Stage
     state: Any
     experiment: Experiment
     prepared: Prepared
@@ -312,7 +323,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
         number = _number(which, loops, checkpoints)
         index = next((i for i, end in enumerate(ends) if number <= end), len(ends) - 1)
         state = checkpoints.restore(experiment.template(index, config.seed, prepared), number)
-    return Restored(number, loops[index].stage.name, state, experiment, prepared)
+    return Restored(number, loops[index].stage, state, experiment, prepared)
 
 
 def _number(which, loops, checkpoints) -> int:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import otrw_jax
 from experiments.experiment import Experiment, Prepared
+from experiments.recipes import RECIPES
 from otrw_jax.checkpoints import read_json, write_json
 from otrw_jax.model import count_parameters
 
@@ -53,6 +54,9 @@ def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """Names of the fields in which the first stages of two runs differ."""
     found, wanted = (flatten(read_json(path / "config.json")) for path in (one, other))
     parts = ("data.", "model.", "stage1.", "seed", "subset_seed")
+    recipes = found["recipe"], wanted["recipe"]
+    if len({RECIPES[name].first for name in recipes}) > 1:
+        return ["recipe"]
     return [
         name
         for name in sorted(found.keys() | wanted.keys())
@@ -62,8 +66,6 @@ def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
 
 def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
     """Writes run.json: the subset's identity, the network's size, versions, device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
-    device = jax.devices()[0]
     description = {
         "recipe": experiment.config.recipe,
         "fingerprint": prepared.split.fingerprint,
@@ -72,9 +74,7 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
         "held_out": int(prepared.split.held_out.size),
         "test": int(prepared.test.labels.shape[0]),
         "parameters": count_parameters(variables["params"]),
-        "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
-        | {name: metadata.version(name) for name in packages},
-        "device": f"{device.platform}: {device.device_kind}",
+        **provenance(),
         "devices": experiment.devices.total,
     }
     write_json(workdir / "run.json", description)
@@ -83,6 +83,17 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
         f"{description['counts'] if len(description['counts']) <= 10 else ''}, "
         f"subset {description['fingerprint']}, {description['parameters']:,} parameters"
     )
+
+
+def provenance() -> dict:
+    """Versions and device that a result comes from."""
+    packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
+        | {name: metadata.version(name) for name in packages},
+        "device": f"{device.platform}: {device.device_kind}",
+    }
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

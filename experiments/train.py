@@ -10,16 +10,13 @@ pods without.
 import pathlib
 
 import numpy as np
-from ml_collections import config_flags
 
 from experiments import processes
-from experiments.cli import WORKDIR, run_app
+from experiments.cli import CONFIG, WORKDIR, run_app
 from experiments.experiment import Experiment
 from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import write_json
 from otrw_jax.devices import is_first_process
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 
 
 def main(argv: list[str]) -> None:

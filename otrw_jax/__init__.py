@@ -9,14 +9,30 @@ from otrw_jax.losses import (
     cross_entropy,
     effective_number_weights,
     focal,
+    inverse_frequency_weights,
+    label_aware_smoothing,
     ldam,
     logit_adjusted,
+    smoothed,
 )
+from otrw_jax.methods.adapters import adapted, disalign, disalign_weights, lws
+from otrw_jax.methods.averaging import averaged
+from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
-from otrw_jax.methods.erm import erm
+from otrw_jax.methods.bbn import bbn
+from otrw_jax.methods.closed_form_heads import nearest_class_mean, tau_normalised
+from otrw_jax.methods.corrected import corrected
+from otrw_jax.methods.erm import deferred, erm, influence
+from otrw_jax.methods.l2rw import l2rw
+from otrw_jax.methods.meta_class_weight import meta_class_weight
+from otrw_jax.methods.meta_weight_net import meta_weight_net
+from otrw_jax.methods.metasaug import metasaug
+from otrw_jax.methods.oltr import oltr
 from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.methods.ot_reweight import ot_reweight
 from otrw_jax.methods.presets import PRESETS
+from otrw_jax.methods.recalibration import recalibration
+from otrw_jax.methods.restart import with_fresh_head
 from otrw_jax.model import Model, flax_model, identity_model, predict
 from otrw_jax.ot.closed_form import optimal_weights
 from otrw_jax.ot.costs import combined_cost, feature_cost, label_cost
@@ -31,6 +47,8 @@ from otrw_jax.ot.measures import (
 )
 from otrw_jax.ot.transport import EntropicOT, Transport, ot_loss, transport
 from otrw_jax.ot.weights import ExampleWeights
+from otrw_jax.posthoc import adjust_logits, ot_correction
+from otrw_jax.samplers import by_weights, class_power, progressive, sampled
 
 __version__ = "0.1.0"
 
@@ -46,27 +64,55 @@ __all__ = [
     "OTReweighting",
     "TrainingData",
     "Transport",
+    "adapted",
+    "adjust_logits",
+    "averaged",
+    "balanced_meta_softmax",
     "balanced_sample",
     "balanced_softmax",
+    "bbn",
+    "by_weights",
+    "class_power",
     "combined_cost",
+    "corrected",
     "cross_entropy",
+    "deferred",
+    "disalign",
+    "disalign_weights",
     "effective_number_weights",
     "erm",
     "feature_cost",
     "flax_model",
     "focal",
     "identity_model",
+    "influence",
+    "inverse_frequency_weights",
+    "l2rw",
+    "label_aware_smoothing",
     "label_cost",
     "ldam",
     "logit_adjusted",
+    "lws",
+    "meta_class_weight",
+    "meta_weight_net",
+    "metasaug",
+    "nearest_class_mean",
+    "oltr",
     "optimal_weights",
+    "ot_correction",
     "ot_loss",
     "ot_reweight",
     "predict",
+    "progressive",
     "prototype_measure",
     "prototypes",
     "random_prototypes",
     "random_sample",
+    "recalibration",
+    "sampled",
+    "smoothed",
+    "tau_normalised",
     "transport",
     "whole",
+    "with_fresh_head",
 ]

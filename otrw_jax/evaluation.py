@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Int, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from otrw_jax import metrics
 from otrw_jax.devices import Devices, pick_devices
 from otrw_jax.methods.base import Examples, global_sum
 from otrw_jax.model import Model, predict
+from otrw_jax.seeds import stack, unstack
 
 
 class Statistics(NamedTuple):
@@ -29,6 +30,7 @@ def make_evaluator(
     batch_size: int = 1000,
     devices: Devices | None = None,
     together: bool = False,
+    correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None,
 ) -> Callable[[PyTree, Examples], Statistics]:
     """Compiles the evaluation of a network; keep the result, it compiles once a batch shape.
 
@@ -40,11 +42,14 @@ def make_evaluator(
         devices: those that share a batch; one by default.
         together: whether variables, and statistics, are stacks of several seeds; the examples are
             a stack too, or the same for all of them.
+        correct: a map of the logits of all examples of a set, before they are judged.
 
     Returns:
         `(variables, examples) -> Statistics`, the examples as they are stored.
     """
     devices = devices or pick_devices()
+    if correct is not None:
+        return _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct)
 
     def of_batch(variables, inputs, labels, mask):
         logits = predict(model, variables, prepare(inputs))
@@ -77,3 +82,33 @@ def make_evaluator(
         return total
 
     return evaluate
+
+
+def _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct):
+    """Logits of a whole set first, by this process alone; then the map, then the statistics."""
+    logits_of = jax.jit(lambda variables, inputs: predict(model, variables, prepare(inputs)))
+
+    @jax.jit
+    def judged(logits, labels):
+        logits = correct(logits)
+        predictions = jnp.argmax(logits, axis=-1)
+        return Statistics(
+            metrics.confusion_matrix(predictions, labels, num_classes),
+            metrics.calibration_bins(logits, labels),
+        )
+
+    def evaluate(variables, examples):
+        count = examples.labels.shape[0]
+        parts = [
+            logits_of(variables, examples.inputs[at : at + batch_size])
+            for at in range(0, count, batch_size)
+        ]
+        return judged(jnp.concatenate(parts), examples.labels)
+
+    def evaluate_together(variables, examples):
+        seeds = jax.tree.leaves(variables)[0].shape[0]
+        stacked = examples.labels.ndim == 2
+        each = unstack(examples, seeds) if stacked else [examples] * seeds
+        return stack([evaluate(*one) for one in zip(unstack(variables, seeds), each, strict=True)])
+
+    return evaluate_together if together else evaluate

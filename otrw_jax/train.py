@@ -26,14 +26,18 @@ class Stage:
         name: such as `"stage1"`; checkpoints and records carry it.
         method: how it trains.
         epochs: passes over the training set.
-        batch_size: examples a step, over all devices. What is left over at the end of an epoch's
-            random order is not used in that epoch.
+        batch_size: examples a step, over all devices (of each distribution, where a method draws
+            by several). What is left over at the end of an epoch's random order is not used in
+            that epoch.
+        feature_copies: of each example's features of the frozen backbone, that stand in place of
+            the inputs (`otrw_jax.features`); 0 where it trains on inputs.
     """
 
     name: str
     method: Method
     epochs: int
     batch_size: int
+    feature_copies: int = 0
 
 
 class DeviceData(NamedTuple):
@@ -114,10 +118,13 @@ def make_loop(
         steps = count // size
         if method.sampling is None:
             order = jax.random.permutation(key, count)
-        else:
-            weights = method.sampling(state)
-            order = jax.random.choice(key, count, (count,), p=weights / jnp.sum(weights))
-        return order[: steps * size].reshape(steps, size)
+            return order[: steps * size].reshape(steps, size)
+        weights = method.sampling(state, labels)
+        if weights.ndim == 1:
+            return _drawn(key, weights, steps, size)
+        keys = jax.random.split(key, weights.shape[0])
+        each = [_drawn(*one, steps, size) for one in zip(keys, weights, strict=True)]
+        return jnp.stack(each, axis=-1).reshape(steps, -1)
 
     def run(state, raw, meta, key, ids, places):
         def one(state, batch_ids):
@@ -141,7 +148,6 @@ def make_loop(
         run = jax.vmap(run, in_axes=(0, 0, 0, 0, 0, None))
     draw = jax.jit(draw)
     run = devices.compile(run, spread=(4, 5), arguments=6, donate_argnums=(0,))
-    places = devices.share(jnp.arange(size))
     if devices.total > 1:
         spread_refresh = devices.compile(refresh_here, spread=(2,), arguments=3)
 
@@ -171,6 +177,7 @@ def make_loop(
             )
         keys = jax.vmap(jax.random.split)(key) if seeds else jax.random.split(key)
         ids = draw(keys[..., 0], state, data.raw.labels)
+        places = devices.share(jnp.arange(ids.shape[-1]))
         totals = None
         for part in _parts(ids, steps_per_call):
             part = devices.share(part, axis=1)
@@ -203,6 +210,12 @@ def run_stage(
         fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
         state, metrics = loop.epoch(state, data, fold_in(key, number))
         yield number, state, metrics
+
+
+def _drawn(key: Array, weights: Float[Array, "N"], steps: int, size: int) -> Int[Array, "s b"]:
+    """Ids of so many batches, drawn with replacement."""
+    count = weights.shape[0]
+    return jax.random.choice(key, count, (steps, size), p=weights / jnp.sum(weights))
 
 
 def _parts(ids: Int[Array, "... s b"], steps_per_call: int) -> list[Int[Array, "... t b"]]:

@@ -6,6 +6,7 @@ from otrw_jax import metrics
 from otrw_jax.evaluation import make_evaluator
 from otrw_jax.methods.base import Examples
 from otrw_jax.model import Model
+from otrw_jax.seeds import stack
 
 K = 3
 
@@ -89,3 +90,30 @@ def test_metrics_by_hand():
         },
         rel=1e-5,
     )
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_correction_sees_the_whole_set(together):
+    """However the set is cut into batches: the logits less their mean over all examples."""
+    made = [make_problem(11, seed) for seed in (0, 1)]
+    evaluate = make_evaluator(
+        linear_model(),
+        prepare,
+        K,
+        batch_size=4,
+        together=together,
+        correct=lambda logits: logits - jnp.mean(logits, axis=0, keepdims=True),
+    )
+    if together:
+        variables, examples = stack([one[0] for one in made]), stack([one[1] for one in made])
+        found = evaluate(variables, examples).confusion
+        # The same examples for both seeds, given once.
+        shared = evaluate(stack([made[0][0]] * 2), made[0][1]).confusion
+        np.testing.assert_array_equal(shared, np.stack([found[0]] * 2))
+    else:
+        found = [evaluate(variables, examples).confusion for variables, examples, _ in made]
+    for confusion, (_, examples, logits) in zip(found, made, strict=True):
+        expected = np.zeros((K, K), int)
+        centred = logits - logits.mean(0)
+        np.add.at(expected, (np.asarray(examples.labels), centred.argmax(1)), 1)
+        np.testing.assert_array_equal(confusion, expected)

@@ -13,8 +13,11 @@ from otrw_jax.losses import (
     cross_entropy,
     effective_number_weights,
     focal,
+    inverse_frequency_weights,
+    label_aware_smoothing,
     ldam,
     logit_adjusted,
+    smoothed,
 )
 
 
@@ -173,3 +176,31 @@ def test_ldam_of_a_class_without_examples_is_finite():
 def test_losses_refuse_impossible_counts(make, counts):
     with pytest.raises(ValueError, match="class counts"):
         make(np.array(counts, float))
+
+
+def test_smoothing_is_the_cross_entropy_to_a_smoothed_target():
+    exact, logits, labels = random_logits()
+    epsilon = np.array([0.4, 0.3, 0.2, 0.0])
+    found = smoothed(cross_entropy, epsilon)(logits, labels)
+    share = epsilon[labels][:, None]
+    target = (1 - share) * np.eye(4)[labels] + share / 4
+    wanted = -(target * log_softmax(exact, axis=1)).sum(1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    np.testing.assert_allclose(
+        smoothed(cross_entropy, 0.0)(logits, labels), cross_entropy(logits, labels), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"epsilon is 1.0; it must lie in \[0, 1\)"):
+        smoothed(cross_entropy, 1.0)
+
+
+def test_label_aware_smoothing_rises_with_the_counts():
+    counts = np.array([500, 275, 50])
+    found = label_aware_smoothing(counts, 0.4, 0.1)
+    np.testing.assert_allclose(found, [0.4, 0.1 + 0.3 * np.sin(np.pi / 4), 0.1], rtol=1e-6)
+    np.testing.assert_allclose(label_aware_smoothing([7, 7], 0.4, 0.1), 0.1)
+
+
+def test_inverse_frequency_weights():
+    found = inverse_frequency_weights(np.array([100, 10, 1, 0]))
+    inverse = np.array([0.01, 0.1, 1.0, 0.0])
+    np.testing.assert_allclose(found, 4 * inverse / inverse.sum(), rtol=1e-6)

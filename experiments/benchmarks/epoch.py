@@ -12,7 +12,8 @@ import numpy as np
 from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.recipes import make_model, make_optimizer
+from experiments.networks import make_model
+from experiments.optimizers import make_optimizer
 from otrw_jax import Examples, OTReweighting, TrainingData, erm, ot_reweight
 from otrw_jax.data.augment import preprocessing
 from otrw_jax.data.splits import long_tailed_counts

@@ -11,7 +11,7 @@ import optax
 from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.recipes import make_model
+from experiments.networks import make_model
 from otrw_jax import Examples, TrainingData, erm, flax_model, identity_model
 from otrw_jax.backbones.heads import LinearHead
 from otrw_jax.backbones.mlp import MLP

@@ -13,7 +13,8 @@ import optax
 from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.recipes import make_model, make_optimizer
+from experiments.networks import make_model
+from experiments.optimizers import make_optimizer
 from otrw_jax import Batch, Examples, OTReweighting, TrainingData, erm, ot_reweight
 from otrw_jax.data.splits import long_tailed_counts
 from otrw_jax.methods.base import Method

@@ -8,7 +8,15 @@ Meta-Weight-Net and of MetaSAug; `ldam` is that of LDAM, without a meta set.
 
 from ml_collections import ConfigDict
 
-from experiments.configs.common import base, ot_stage, parse_arguments, reweighted_head, sgd
+from experiments.configs.common import (
+    base,
+    first_stage,
+    head_stage,
+    ot_stage,
+    parse_arguments,
+    second_stages,
+    sgd,
+)
 
 # Augmented views of each image whose features are kept where the backbone is frozen.
 COPIES = 5
@@ -57,21 +65,19 @@ def get_config(arguments: str = "") -> ConfigDict:
         milestones=(160, 180),
         warmup_epochs=0 if meta_family else 5,
     )
-    config.stage1 = ConfigDict(
-        {"epochs": 200, "batch_size": 100 if meta_family else 128, "optimizer": first}
-    )
+    config.stage1 = first_stage(200, 100 if meta_family else 128, first)
     weights = sgd(1e-3, momentum=0.0, weight_decay=0.0)
     raw_weights = sgd(0.01, momentum=0.0)
     released = sgd(2e-5, nesterov=True)
-    config.stage2 = ConfigDict(
+    config.stage2 = second_stages(
+        head_stage(10, 128, sgd(0.01), COPIES),
         {
-            "cb": reweighted_head(10, 128, sgd(0.01), COPIES),
             "otrw_paper": ot_stage("paper", num_classes, 40, 16, sgd(2e-5), weights),
             "otrw_released": ot_stage("released", num_classes, 90, 16, released, raw_weights),
             "otrw_global": ot_stage("global", num_classes, 10, 128, sgd(0.01), weights, COPIES),
             "otrw_global_sampling": ot_stage(
                 "global_sampling", num_classes, 10, 128, sgd(0.01), weights, COPIES
             ),
-        }
+        },
     )
     return config

@@ -1,10 +1,12 @@
-"""What the configs share: arguments in the config string, stages, and the OT presets' fields."""
+"""What the configs share: arguments in the config string, stages, levers, OT presets' fields."""
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from experiments.recipes import RECIPES
 from otrw_jax.methods.presets import PRESETS, global_weights
 
 
@@ -54,8 +56,57 @@ def base(recipe: str) -> ConfigDict:
             # Steps a call of the device runs: 0 the whole epoch, -1 chosen for the backend.
             "steps_per_call": -1,
             "shots": {"many": 100, "few": 20},
+            # Epochs of class-balanced passes after the first stage, by which batch normalisation
+            # takes its statistics anew.
+            "recalibration_epochs": 0,
+            # Each recipe's own fields.
+            "options": {name: dict(r.options) for name, r in RECIPES.items() if r.options},
         }
     )
+
+
+def levers() -> ConfigDict:
+    """What any stage may take beside its method; all are off."""
+    return ConfigDict(
+        {
+            # a of mixup's Beta(a, a).
+            "mixup": 0.0,
+            # Of the labels; given a tail, the largest class has `smoothing`, the smallest the tail.
+            "smoothing": 0.0,
+            "smoothing_tail": -1.0,
+            # Radius of sharpness-aware minimisation.
+            "sam": 0.0,
+            # Decay of the network's moving average, which is evaluated and passed on.
+            "ema": 0.0,
+        }
+    )
+
+
+def first_stage(epochs: int, batch_size: int, optimizer: ConfigDict) -> ConfigDict:
+    """The first stage of every recipe."""
+    return ConfigDict(
+        {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "levers": levers(),
+        }
+    )
+
+
+def second_stages(head: ConfigDict, given: Mapping[str, ConfigDict]) -> ConfigDict:
+    """The second stages of all recipes that have one: those given, and the head's for the others.
+
+    Args:
+        head: how a head is trained on the frozen backbone.
+        given: sections by recipe.
+    """
+    sections = {}
+    for name, recipe in RECIPES.items():
+        if recipe.second is not None:
+            sections[name] = ConfigDict(given.get(name, head))
+            sections[name].update(recipe.second)
+    return ConfigDict(sections)
 
 
 def sgd(
@@ -67,10 +118,12 @@ def sgd(
     milestones: tuple[int, ...] = (),
     decay: float = 0.01,
     warmup_epochs: int = 0,
+    schedule: str = "steps",
 ) -> ConfigDict:
     """SGD whose weight decay is added to the gradient; the rate times `decay` at each milestone.
 
-    Milestones and warm-up are in epochs; the warm-up is linear from zero.
+    Milestones and warm-up are in epochs; the warm-up is linear from zero. With the schedule
+    "cosine" the rate falls to zero at the stage's end, without milestones.
     """
     return ConfigDict(
         {
@@ -82,23 +135,24 @@ def sgd(
             "milestones": milestones,
             "decay": decay,
             "warmup_epochs": warmup_epochs,
+            "schedule": schedule,
         }
     )
 
 
-def reweighted_head(
+def head_stage(
     epochs: int, batch_size: int, optimizer: ConfigDict, feature_copies: int
 ) -> ConfigDict:
-    """A second stage with effective-number class weights on the frozen backbone's head."""
+    """A second stage that trains the head on the frozen backbone."""
     return ConfigDict(
         {
             "epochs": epochs,
             "batch_size": batch_size,
             "optimizer": optimizer,
-            "beta": 0.9999,
             "trainable": "head/.*",
             "batch_norm": False,
             "feature_copies": feature_copies,
+            "levers": levers(),
         }
     )
 
@@ -127,6 +181,7 @@ def ot_stage(
             "optimizer": optimizer,
             "weight_optimizer": weight_optimizer,
             "feature_copies": feature_copies,
+            "levers": levers(),
             "choices": dataclasses.asdict(dataclasses.replace(choices, **fields)),
         }
     )

@@ -1,7 +1,10 @@
 """Last layers: features to logits."""
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
 
 from otrw_jax.backbones.resnet_cifar import kaiming_normal
 
@@ -21,3 +24,49 @@ class LinearHead(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b k"]:
         return nn.Dense(self.num_classes, kernel_init=kaiming_normal)(z)
+
+
+class CosineHead(nn.Module):
+    """Cosines of features `[b d]` and class vectors, `[b k]`, in [-1, 1]: no scale and no bias.
+
+    The scale belongs to the loss (`ldam`). As in the program of LDAM (Cao et al., NeurIPS 2019)
+    the class vectors start uniform in [-1, 1]^d, scaled to length one. A zero feature vector has
+    cosine 0 with every class, and a zero gradient.
+
+    Attributes:
+        num_classes: K.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b k"]:
+        kernel = self.param("kernel", _unit_uniform, (z.shape[-1], self.num_classes))
+        return unit(z, axis=-1) @ unit(kernel, axis=0)
+
+
+def unit(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Scales vectors along an axis to length one; zero vectors stay zero, with a zero gradient."""
+    squared = jnp.sum(x**2, axis=axis, keepdims=True)
+    positive = squared > 0
+    return jnp.where(positive, x / jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+def kernel_of(head: PyTree) -> Float[Array, "d k"]:
+    """The class vectors, as columns, in the parameters of a head of one layer.
+
+    Raises:
+        ValueError: there is not exactly one kernel.
+    """
+    flat = flax.traverse_util.flatten_dict(head)
+    kernels = [leaf for path, leaf in flat.items() if path[-1] == "kernel"]
+    if len(kernels) != 1:
+        raise ValueError(
+            f"the head has {len(kernels)} kernels among {['/'.join(path) for path in flat]}; this "
+            "is for a head of one layer, such as LinearHead."
+        )
+    return kernels[0]
+
+
+def _unit_uniform(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "d k"]:
+    return unit(jax.random.uniform(key, shape, minval=-1.0, maxval=1.0), axis=0)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from otrw_jax.backbones.branches import branch_names
+
 # PyTorch's kaiming_normal_, with which published long-tailed CIFAR results start: no truncation.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class ResNetCifar(nn.Module):
-    """CIFAR ResNet without its last layer: images `[b h w c]` to features `[b 4·width]`.
+    """CIFAR ResNet without its last layer: images `[b h w c]` to features `[b 4·width·branches]`.
 
     A 3×3 convolution, three stages of (depth - 2) / 6 blocks with 1, 2 and 4 times `width`
     channels, the second and third halving the resolution, and the mean over positions. Shortcuts
@@ -24,15 +26,19 @@ class ResNetCifar(nn.Module):
         width: channels of the first stage.
         axis_name: mapped axis over which batch normalisation takes its moments; none by default.
         dtype: type of the activations. Parameters, batch statistics and features are float32.
+        branches: how many last blocks there are, side by side after a trunk they share; their
+            features are put one after another. Two in BBN (Zhou et al., CVPR 2020, section 4).
 
     Raises:
-        ValueError: the depth is not 6 n + 2 with n at least 1; raised when the module is called.
+        ValueError: the depth is not 6 n + 2 with n at least 1, or there is no branch; raised when
+            the module is called.
     """
 
     depth: int = 32
     width: int = 16
     axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
+    branches: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b d"]:
@@ -55,11 +61,15 @@ class ResNetCifar(nn.Module):
             dtype=self.dtype,
         )
         x = nn.relu(norm(name="norm")(conv(self.width, name="conv")(x)))
+        blocks = (self.depth - 2) // 6
         for stage in range(3):
-            for block in range((self.depth - 2) // 6):
+            for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
+                last = stage == 2 and block == blocks - 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = _Block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                names = branch_names(name, self.branches if last else 1)
+                block_of = partial(_Block, self.width * 2**stage, stride, conv, norm)
+                x = jnp.concatenate([block_of(name=name)(x) for name in names], axis=-1)
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 

@@ -60,14 +60,21 @@ class Method(NamedTuple):
         refresh: `(state, data) -> state`, what is done anew at the start of each epoch, or None for
             nothing; `init` has done it once. Under an axis of devices it is mapped like the step,
             with the same data on all of them, and takes this device's share of the work.
-        sampling: `state -> [N]` unnormalised probabilities by which examples are drawn, or None for
-            a random order of all of them.
+        sampling: `(state, labels [N]) -> [N]` unnormalised probabilities by which an epoch's
+            examples are drawn, or None for a random order of all of them. With `[s, N]`, s
+            distributions, a step's batch has `s b` examples: one of each distribution in turn.
+        logits: `(head_params, z [b d]) -> [b k]`, where the head of the state's variables is not
+            that of the model, or is read in another way; None for the model's.
+        correct: `(logits [n k]) -> [n k]`, a map of the logits of a whole set that is evaluated;
+            None for none. It may use that the examples are evaluated together (transductive).
     """
 
     init: Callable[[Array, PyTree, TrainingData], Any]
     step: Callable[[Any, Batch, Examples | None], tuple[Any, Metrics]]
     refresh: Callable[[Any, TrainingData], Any] | None = None
-    sampling: Callable[[Any], Float[Array, "N"]] | None = None
+    sampling: Callable[[Any, Int[Array, "N"]], Float[Array, "... N"]] | None = None
+    logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]] | None = None
+    correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None
 
 
 def split_params(params: PyTree, trainable: str) -> tuple[dict, dict]:

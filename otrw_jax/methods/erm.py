@@ -1,4 +1,4 @@
-"""Empirical risk minimisation: any per-example loss, class weights, and part of the parameters."""
+"""Empirical risk minimisation: any per-example loss and weighting, and part of the parameters."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
-from otrw_jax.losses import cross_entropy
+from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
     Method,
     classification_metrics,
@@ -19,12 +19,21 @@ from otrw_jax.methods.base import (
 )
 from otrw_jax.model import Model
 
+ClassWeights = Float[Array, "k"] | Callable[[Int[Array, ""]], Float[Array, "k"]]
+"""Weights of the classes, or a function of the step that gives them."""
+
+Factor = Callable[
+    [Int[Array, ""], Float[Array, "b d"], Float[Array, "b k"], Int[Array, "b"]], Float[Array, "b"]
+]
+"""`(step, z [b d], logits [b k], labels [b]) -> [b]`, which multiplies each example's loss."""
+
 
 @flax.struct.dataclass
 class ERMState:
-    """State of `erm`: steps taken, the network's variables, the optimiser's state."""
+    """State of `erm`: steps taken, base key, the network's variables, the optimiser's state."""
 
     step: Int[Array, ""]
+    key: Array
     variables: PyTree
     opt_state: PyTree
 
@@ -33,8 +42,11 @@ def erm(
     model: Model,
     optimizer: optax.GradientTransformation,
     *,
-    loss: Callable = cross_entropy,
-    class_weights: Float[Array, "k"] | None = None,
+    loss: PerExampleLoss = cross_entropy,
+    class_weights: ClassWeights | None = None,
+    factor: Factor | None = None,
+    meta_cross_entropy: float = 0.0,
+    mixup: float = 0.0,
     trainable: str = ".*",
     batch_norm: bool = True,
     axis_name: str | None = None,
@@ -43,42 +55,127 @@ def erm(
 
     Args:
         model: the network.
-        optimizer: any optax transformation.
+        optimizer: any optax transformation. One that looks at further gradients of the same batch,
+            such as `optax.contrib.sam(opaque_mode=True)`, finds them in `grad_fn`.
         loss: `(logits [b, k], labels [b]) -> [b]`.
-        class_weights: factor of each class, `[k]`; the sum is divided by the batch size, not by the
-            weights of the batch. Ones by default.
+        class_weights: factor of each class, `[k]`, or such a factor by the step (`deferred`); the
+            sum is divided by the batch size, not by the weights of the batch. Ones by default.
+        factor: a further factor of each example's loss, of its features and logits; the gradient
+            goes through it.
+        meta_cross_entropy: factor of the mean cross-entropy of the whole meta set in the objective.
+        mixup: a of mixup (Zhang et al., mixup, ICLR 2018): examples are mixed with others of the
+            batch, of this device's part of it where there are several, by one share drawn from
+            Beta(a, a), and their losses by the same share; 0 for none.
         trainable: which parameters, as in `split_params`.
         batch_norm: whether the pass is in training mode (batch statistics) or in evaluation mode
             (running statistics, left as they are).
         axis_name: mapped axis over which the batch is spread.
+
+    Raises:
+        ValueError: from `init`, no meta set where its loss is wanted.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def init(key, variables, data):
-        del key, data
+        if meta_cross_entropy and data.meta is None:
+            raise ValueError("erm: meta_cross_entropy needs a meta set; take meta_per_class >= 1.")
         trained, _ = split_params(variables["params"], trainable)
-        return ERMState(jnp.zeros((), jnp.int32), variables, optimizer.init(trained))
+        return ERMState(jnp.zeros((), jnp.int32), key, variables, optimizer.init(trained))
 
     def step(state, batch, meta):
-        del meta
         trained, frozen = split_params(state.variables["params"], trainable)
+        size = global_sum(jnp.full((), batch.labels.shape[0], jnp.float32), axis_name)
+        inputs, parts = batch.inputs, [(1.0, batch.labels)]
+        if mixup:
+            key = jax.random.fold_in(state.key, state.step)
+            inputs, parts = _mixed(key, batch.inputs, batch.labels, mixup)
 
         def objective(trained):
             params = merge_params(trained, frozen)
             variables = {"params": params, "state": state.variables["state"]}
-            z, model_state = model.features(variables, batch.inputs, batch_norm)
+            z, model_state = model.features(variables, inputs, batch_norm)
             logits = model.logits(params["head"], z)
-            losses = loss(logits, batch.labels)
-            weights = 1.0 if class_weights is None else jnp.asarray(class_weights)[batch.labels]
-            total = jnp.sum(weights * losses)
-            return total, (model_state, losses, logits)
+            weighted = 0.0
+            for share, labels in parts:
+                losses = loss(logits, labels)
+                weights = jnp.ones_like(losses)
+                if class_weights is not None:
+                    weights = _at(class_weights, state.step)[labels]
+                if factor is not None:
+                    weights = weights * factor(state.step, z, logits, labels)
+                weighted += share * jnp.sum(weights * losses)
+            return weighted, (model_state, loss(logits, batch.labels), logits)
 
-        gradient, (model_state, losses, logits) = jax.grad(objective, has_aux=True)(trained)
+        def gradient_at(trained):
+            gradient, aux = jax.grad(objective, has_aux=True)(trained)
+            gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
+            if meta_cross_entropy:
+                of_meta, model_state = meta_gradient(trained, aux[0])
+                gradient = jax.tree.map(jnp.add, gradient, of_meta)
+                aux = model_state, *aux[1:]
+            return gradient, aux
+
+        def meta_gradient(trained, model_state):
+            def meta_objective(trained):
+                variables = {"params": merge_params(trained, frozen), "state": model_state}
+                z, after = model.features(variables, meta.inputs, batch_norm)
+                logits = model.logits(variables["params"]["head"], z)
+                return meta_cross_entropy * jnp.mean(cross_entropy(logits, meta.labels)), after
+
+            return jax.grad(meta_objective, has_aux=True)(trained)
+
+        gradient, (model_state, losses, logits) = gradient_at(trained)
         metrics = classification_metrics(losses, logits, batch.labels, axis_name)
-        size = metrics["loss"][1]
-        gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
-        updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
+        updates, opt_state = optimizer.update(
+            gradient, state.opt_state, trained, grad_fn=lambda at, _: gradient_at(at)[0]
+        )
         params = merge_params(optax.apply_updates(trained, updates), frozen)
         variables = {"params": params, "state": model_state}
-        return ERMState(state.step + 1, variables, opt_state), metrics
+        return ERMState(state.step + 1, state.key, variables, opt_state), metrics
 
     return Method(init, step)
+
+
+def deferred(weights: Float[Array, "k"], start: int) -> ClassWeights:
+    """Class weights from step `start` on, ones before: deferred re-weighting.
+
+    Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS
+    2019, Algorithm 1.
+    """
+    weights = jnp.asarray(weights)
+    return lambda step: jnp.where(step >= start, weights, jnp.ones_like(weights))
+
+
+def influence(alpha: float = 1000.0, floor: float = 1e-3, start: int = 0) -> Factor:
+    """α / (‖p - e_y‖₁ ‖z‖₁ + floor) from step `start` on, one before: the inverse of an influence.
+
+    Park et al., Influence-Balanced Loss for Imbalanced Visual Classification, ICCV 2021, eqs. 6
+    and 7. The influence is that of the example on the last layer; as in the authors' program the
+    gradient goes through it.
+
+    Args:
+        alpha: α; 1000 in the authors' program.
+        floor: what keeps the factor finite.
+        start: number of the first step.
+    """
+
+    def factor(step, z, logits, labels):
+        mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        of_logits = jnp.sum(jnp.abs(jax.nn.softmax(logits) - mine), axis=-1)
+        inverse = alpha / (of_logits * jnp.sum(jnp.abs(z), axis=-1) + floor)
+        return jnp.where(step >= start, inverse, 1.0)
+
+    return factor
+
+
+def _at(class_weights: ClassWeights, step: Int[Array, ""]) -> Float[Array, "k"]:
+    return class_weights(step) if callable(class_weights) else jnp.asarray(class_weights)
+
+
+def _mixed(key: Array, inputs: PyTree, labels: Int[Array, "b"], a: float):
+    """Inputs mixed with those of other examples; each example's labels, with their shares."""
+    share_key, order_key = jax.random.split(key)
+    share = jax.random.beta(share_key, a, a)
+    other = jax.random.permutation(order_key, labels.shape[0])
+    mixed = jax.tree.map(lambda x: share * x + (1 - share) * x[other], inputs)
+    return mixed, [(share, labels), (1 - share, labels[other])]

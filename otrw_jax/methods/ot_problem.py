@@ -48,7 +48,7 @@ class OTReweighting:
         trainable: which parameters are trained, as in `split_params`.
         batch_norm: whether the loss pass is in training mode.
         reduction: the weighted losses of a batch summed or averaged.
-        meta_cross_entropy: factor of the mean loss of the whole meta set in the objective.
+        meta_cross_entropy: factor of the mean cross-entropy of the whole meta set in the objective.
         problem: where a batch is spread over devices, one OT problem of the whole `"batch"`, as on
             one device, or one of each `"device"` and its part of the batch, whose weights are
             those of smaller batches: another algorithm, which spares gathering the features.

@@ -1,6 +1,5 @@
 """Stage 2: example weights by optimal transport (Guo et al. 2022, Algorithm 1)."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.struct
@@ -10,7 +9,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
-from otrw_jax.losses import cross_entropy
+from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
     Examples,
     Method,
@@ -64,7 +63,7 @@ def ot_reweight(
     num_classes: int,
     config: OTReweighting = OTReweighting(),
     *,
-    loss: Callable = cross_entropy,
+    loss: PerExampleLoss = cross_entropy,
     axis_name: str | None = None,
 ) -> Method:
     """Learns example weights by OT and trains the network with the weighted loss.
@@ -80,7 +79,7 @@ def ot_reweight(
         weight_optimizer: of the weights; sees one example at a time.
         num_classes: number of classes K.
         config: which of the method's readings.
-        loss: `(logits [b, k], labels [b]) -> [b]`.
+        loss: `(logits [b, k], labels [b]) -> [b]`, of the training examples.
         axis_name: mapped axis over which the batch is spread. The OT problem is that of the
             whole batch: features, labels and ids are gathered, and every device takes the same
             step of the weights. With `config.problem` "device" each device solves its own, and
@@ -233,7 +232,9 @@ def ot_reweight(
                 variables = {**variables_of(trained), "state": new_state}
                 z, after = model.features(variables, meta.inputs, config.batch_norm)
                 logits = model.logits(variables["params"]["head"], z)
-                return config.meta_cross_entropy * jnp.mean(loss(logits, meta.labels)), after
+                return config.meta_cross_entropy * jnp.mean(
+                    cross_entropy(logits, meta.labels)
+                ), after
 
             meta_gradient, new_state = jax.grad(meta_objective, has_aux=True)(trained)
             gradient = jax.tree.map(jnp.add, gradient, meta_gradient)
@@ -281,7 +282,7 @@ def ot_reweight(
         entries, value = weights.update(entries, objective, weight_optimizer, config.simplex)
         return entries, weights.loss_weights(entries.values, config.simplex), value
 
-    sampling = (lambda state: state.weights.values) if config.sampling else None
+    sampling = (lambda state, labels: state.weights.values) if config.sampling else None
     return Method(init, step, refresh, sampling)
 
 

@@ -5,7 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.configs import cifar_lt, common, digits
-from experiments.recipes import RECIPES, make_model, make_optimizer, make_stages, recipe_name
+from experiments.networks import make_model
+from experiments.optimizers import learning_rate, make_optimizer
+from experiments.recipes import RECIPES, make_stages, recipe_name
 from otrw_jax.data.augment import preprocessing
 from otrw_jax.data.splits import make_split
 
@@ -45,23 +47,23 @@ def test_every_recipe_builds(get_config, recipe):
     config = get_config(f"recipe={recipe}")
     assert config.recipe == recipe
     preprocessing(config.data.name, config.data.augment, config.data.padding)
+    two = RECIPES[recipe].second is not None
     stages = make_stages(config, make_model(config.model, 10), np.full(10, 100))
-    assert [stage.name for stage in stages] == ["stage1", "stage2"][: len(stages)]
-    assert len(stages) == (1 if recipe == "ce" else 2)
+    assert [stage.name for stage in stages] == ["stage1", "stage2"][: 1 + two]
     assert (stages[0].epochs, stages[0].batch_size) == (
         config.stage1.epochs,
         config.stage1.batch_size,
     )
-    if recipe != "ce":
+    if two:
         section = config.stage2[recipe]
         assert (stages[1].epochs, stages[1].batch_size) == (section.epochs, section.batch_size)
-        sampling = recipe == "otrw_global_sampling"
-        assert (stages[1].method.sampling is not None) == sampling
 
 
 def test_every_second_stage_is_a_recipe():
     for config in (digits.get_config(), cifar_lt.get_config()):
-        assert {"ce", *config.stage2} == set(RECIPES)
+        two = {name for name, recipe in RECIPES.items() if recipe.second is not None}
+        assert set(config.stage2) == two
+        assert set(config.options) == {name for name, r in RECIPES.items() if r.options}
 
 
 def test_arguments_of_the_digits():
@@ -272,6 +274,15 @@ def test_the_learning_rate_warms_up_and_then_follows_the_same_schedule():
     np.testing.assert_allclose(found[:warm], 0.1 * np.arange(warm) / warm, atol=1e-7)
     expected = np.repeat([0.1, 1e-3, 1e-5], np.array([155, 20, 2]) * STEPS_PER_EPOCH)
     np.testing.assert_allclose(found[warm:], expected, rtol=1e-5)
+
+
+def test_a_cosine_falls_to_zero_at_the_end_after_its_warm_up():
+    found = rates(common.sgd(0.2, schedule="cosine", warmup_epochs=1), 1)
+    np.testing.assert_allclose(found, 0.2 * np.arange(2) / 2, atol=1e-7)
+    config = ConfigDict(common.sgd(0.2, momentum=0.0, schedule="cosine", warmup_epochs=1))
+    schedule = learning_rate(config, 10, 5)
+    wanted = 0.1 * (1 + np.cos(np.pi * np.arange(40) / 40))
+    np.testing.assert_allclose([schedule(10 + step) for step in range(40)], wanted, rtol=1e-4)
 
 
 def test_a_rate_without_a_schedule_is_constant():

@@ -122,7 +122,8 @@ def test_cross_entropy_alone_has_no_figure_of_weights(small_config, tmp_path, mo
     plan = np.full((4, 2), 0.125)
     toy = {"cost": (plan, plan, plan, np.full(4, 0.25))}, np.arange(4)
     monkeypatch.setattr(figures, "transport_toy", lambda restored: toy)
-    expected = [tmp_path / name for name in ("confusion_matrices.png", "transport.png")]
+    names = ("confusion_matrices.png", "convergence.png", "transport.png")
+    expected = [tmp_path / name for name in names]
     assert figures.draw(tmp_path) == expected
     assert sorted(tmp_path.glob("*.png")) == expected
 
@@ -139,7 +140,7 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(run_script, whole_run, tmp
         evaluate,
         *(f"--workdir={workdir}", "--checkpoint=stage1", f"--weights={tmp_path / 'w.csv'}"),
     )
-    assert end.startswith("ValueError: stage1 of recipe otrw_paper learns no weights")
+    assert end.startswith("ValueError: stage1 of otrw_paper learns no weights")
     assert not (tmp_path / "w.csv").exists()
     end = run_script(evaluate, f"--workdir={tmp_path / 'none'}")
     assert end == f"FileNotFoundError: {tmp_path / 'none'} holds no run; train first."
@@ -157,11 +158,20 @@ def test_a_missing_flag_is_told(run_script):
 def test_the_figures_of_a_run(run_script, whole_run, capsys):
     workdir, _ = whole_run
     assert run_script(figures, f"--workdir={workdir}") is None
-    names = ["confusion_matrices.png", "class_weights.png", "transport.png"]
+    names = ["confusion_matrices.png", "convergence.png", "class_weights.png", "transport.png"]
     out = capsys.readouterr().out
     for name in names:
         assert is_picture(workdir / name)
         assert f"written: {workdir / name}" in out
+
+
+def test_runs_side_by_side(run_script, whole_run, tmp_path, capsys):
+    workdir, _ = whole_run
+    runs = f"--compare={workdir},{workdir}"
+    assert run_script(figures, f"--workdir={tmp_path}", runs) is None
+    for name in ("confusion", "convergence", "class_weights"):
+        assert is_picture(tmp_path / f"{name}_compared.png")
+    assert capsys.readouterr().out.count("written: ") == 3
 
 
 def test_the_toy_of_55_examples(whole_run):

@@ -85,9 +85,10 @@ def test_evaluations_together_are_those_alone(experiment, alone, final_state):
         final_state(experiment, alone / f"seed_{seed}", seed=seed).variables for seed in SEEDS
     ]
     prepared = [experiment.prepare(seed) for seed in SEEDS]
-    found = experiment.evaluations_together(variables, prepared)
+    stage = experiment.loops(prepared[0].split.counts)[-1].stage
+    found = experiment.evaluations_together(stage, variables, prepared)
     for together, one, data in zip(found, variables, prepared, strict=True):
-        for part, metrics in experiment.evaluations(one, data).items():
+        for part, metrics in experiment.evaluations(stage, one, data).items():
             assert together[part] == pytest.approx(metrics, rel=1e-5)
     assert found[0]["held_out"] != found[1]["held_out"]
 

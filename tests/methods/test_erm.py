@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from otrw_jax.methods.erm import erm
+from otrw_jax.methods.erm import deferred, erm, influence
 
 from . import problem
 from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
@@ -108,3 +108,93 @@ def test_eight_devices_equal_one(normed):
         at_step = jax.tree.map(lambda x, i=i: x[i], spread_metrics)
         assert_trees_close(at_step, metrics, rtol=1e-3)
     assert_trees_close(spread, state, rtol=1e-3, atol=1e-5)
+
+
+def test_class_weights_by_the_step():
+    """Ones before the start, then the weights: deferred re-weighting."""
+    weights = jnp.array((0.5, 1.0, 4.0))
+    late = erm(MODEL, optax.sgd(RATE), class_weights=deferred(weights, 2))
+    plain = erm(MODEL, optax.sgd(RATE))
+    weighted = erm(MODEL, optax.sgd(RATE), class_weights=weights)
+    step = jit(late.step)
+    for number, same in enumerate([plain, plain, weighted, weighted]):
+        state = start(late).replace(step=jnp.asarray(number))
+        after, _ = step(state, FIRST, None)
+        wanted, _ = jit(same.step)(state, FIRST, None)
+        assert_trees_close(after.variables, wanted.variables)
+
+
+def test_the_factor_of_influence():
+    """The gradient is that of the product, the factor included."""
+    method = erm(MODEL, optax.sgd(RATE), factor=influence(10.0, start=1))
+    before = start(method)
+    first, _ = jit(method.step)(before, FIRST, None)
+    plain, _ = jit(erm(MODEL, optax.sgd(RATE)).step)(before, FIRST, None)
+    assert_trees_close(first.variables, plain.variables)
+
+    def objective(params):
+        z = problem.hand_features(params, FIRST.inputs)
+        head = params["head"]["Dense_0"]
+        logits = z @ head["kernel"] + head["bias"][None, :]
+        p = jnp.exp(logits) / jnp.exp(logits).sum(1, keepdims=True)
+        mine = jnp.arange(3)[None, :] == FIRST.labels[:, None]
+        factor = 10 / (jnp.abs(p - mine).sum(1) * jnp.abs(z).sum(1) + 1e-3)
+        return jnp.mean(factor * -jnp.log(p[jnp.arange(16), FIRST.labels]))
+
+    params = before.variables["params"]
+    wanted = jax.tree.map(lambda p, g: p - RATE * g, params, jax.grad(objective)(params))
+    after, _ = jit(method.step)(before.replace(step=jnp.asarray(1)), FIRST, None)
+    assert_trees_close(after.variables["params"], wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_the_cross_entropy_of_the_meta_set():
+    method = erm(MODEL, optax.sgd(RATE), meta_cross_entropy=10.0)
+    state = start(method)
+    after, _ = jit(method.step)(state, FIRST, DATA.meta)
+    params = state.variables["params"]
+    gradient = problem.hand_gradient(params, FIRST.inputs, FIRST.labels, jnp.full((16,), 1 / 16))
+    meta = DATA.meta
+    of_meta = problem.hand_gradient(params, meta.inputs, meta.labels, jnp.full((12,), 10 / 12))
+    wanted = jax.tree.map(lambda p, g, m: p - RATE * (g + m), params, gradient, of_meta)
+    assert_trees_close(after.variables["params"], wanted)
+    with pytest.raises(ValueError, match="needs a meta set"):
+        method.init(jax.random.key(0), state.variables, DATA.replace(meta=None))
+
+
+def test_mixup_mixes_inputs_and_losses_by_one_share():
+    a = 0.4
+    method = erm(MODEL, optax.sgd(RATE), mixup=a)
+    state = start(method)
+    after, metrics = jit(method.step)(state, FIRST, None)
+    share_key, order_key = jax.random.split(jax.random.fold_in(state.key, 0))
+    share = jax.random.beta(share_key, a, a)
+    order = jax.random.permutation(order_key, 16)
+    inputs = share * FIRST.inputs + (1 - share) * FIRST.inputs[order]
+    params = state.variables["params"]
+    gradients = [
+        problem.hand_gradient(params, inputs, labels, jnp.full((16,), part / 16))
+        for part, labels in [(share, FIRST.labels), (1 - share, FIRST.labels[order])]
+    ]
+    wanted = jax.tree.map(lambda p, g, h: p - RATE * (g + h), params, *gradients)
+    assert_trees_close(after.variables["params"], wanted)
+    again, _ = jit(method.step)(after, FIRST, None)
+    assert not jnp.allclose(
+        jax.random.beta(jax.random.split(jax.random.fold_in(state.key, 1))[0], a, a), share
+    )
+    assert np.isfinite(metrics["loss"][0]) and again.step == 2
+
+
+def test_sharpness_aware_steps_take_the_gradient_uphill():
+    rho = 0.05
+    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(rho))
+    sam = optax.contrib.sam(optax.sgd(RATE), ascent, opaque_mode=True)
+    method = erm(MODEL, sam)
+    state = start(method)
+    after, _ = jit(method.step)(state, FIRST, None)
+    params, even = state.variables["params"], jnp.full((16,), 1 / 16)
+    gradient = problem.hand_gradient(params, FIRST.inputs, FIRST.labels, even)
+    length = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+    uphill = jax.tree.map(lambda p, g: p + rho * g / length, params, gradient)
+    there = problem.hand_gradient(uphill, FIRST.inputs, FIRST.labels, even)
+    wanted = jax.tree.map(lambda p, g: p - RATE * g, params, there)
+    assert_trees_close(after.variables["params"], wanted)

@@ -138,6 +138,8 @@ def test_global(sampling):
     assert_trees_equal(after.variables["params"]["backbone"], params["backbone"])
     method = ot_reweight(MODEL, optax.sgd(RATE), optax.sgd(RATE), NUM_CLASSES, config)
     if sampling:
-        np.testing.assert_array_equal(method.sampling(before), before.weights.values)
+        np.testing.assert_array_equal(
+            method.sampling(before, DATA.train.labels), before.weights.values
+        )
     else:
         assert method.sampling is None

@@ -1,0 +1,85 @@
+"""How much optimal transport adds: every loss, with and without it, with every use of a meta set.
+
+python -m experiments.controls --config=experiments/configs/digits.py \\
+    --config.seeds=0,1,2,3,4 --workdir=runs/controls
+
+From one first stage of cross-entropy a seed, whose backbone is frozen and whose features are kept,
+the head is trained in every combination of a base, a use of the meta set and an OT step
+(`experiments/cells.py`). First stages are trained where they are missing, or taken over from
+`config.stage1_from`. The results are appended to `results/controls.jsonl`, of which
+`experiments.report` makes the table.
+"""
+
+import pathlib
+import time
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cells import BASES, META_USES, TRANSPORTS, Cells
+from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
+from experiments.experiment import Experiment
+from experiments.records import append
+from experiments.run import Run, restore_first, train_together
+from experiments.rundir import flatten, provenance
+
+
+def main(argv: list[str]) -> None:
+    """Trains first stages and all cells; prints the table and appends the record."""
+    del argv
+    config = ConfigDict(CONFIG.value)
+    config.recipe = "ce"
+    seeds = list(config.seeds) or [config.seed]
+    clock = time.perf_counter()
+    experiment = Experiment(config)
+    workdir, taken = pathlib.Path(WORKDIR.value), config.stage1_from
+    runs = [
+        Run(workdir / f"seed_{s}", s, s, taken and pathlib.Path(taken) / f"seed_{s}") for s in seeds
+    ]
+    train_together(experiment, runs)
+    first_seconds = time.perf_counter() - clock
+    firsts = [restore_first(experiment, run) for run in runs]
+    cells = Cells(CONFIG.value, experiment, seeds, firsts)
+    results = {}
+    for names, found in cells.run():
+        results |= found
+        print(f"{', '.join(names)}: {len(results)} of {cells.count} cells", flush=True)
+    seconds = time.perf_counter() - clock - first_seconds
+    append(
+        pathlib.Path(RECORDS.value) / "controls.jsonl",
+        {
+            "dataset": experiment.dataset.name,
+            "imbalance_factor": config.data.imbalance_factor,
+            "seeds": seeds,
+            "fingerprints": [prepared.split.fingerprint for prepared, _ in firsts],
+            "config": flatten(cells.config.to_dict()),
+            **provenance(),
+            "seconds": seconds,
+            "cells": results,
+        },
+    )
+    console = Console(width=120)
+    console.print(table(results, "best_held_out" if cells.held_out else "last"))
+    print(
+        f"{cells.count} cells of {len(seeds)} seeds in {seconds:.1f} s, "
+        f"{seconds / cells.count:.2f} s a cell; first stages {first_seconds:.1f} s"
+    )
+
+
+def table(results: dict, which: str) -> Table:
+    """Test errors in percent, mean and standard deviation over the seeds."""
+    shown = Table(title=f"Test error (%), {which.replace('_', ' ')}")
+    for name in ("base", "meta set", *TRANSPORTS.values()):
+        shown.add_column(name)
+    for base, base_name in BASES.items():
+        for meta, meta_name in META_USES.items():
+            errors = [results[f"{base}/{meta}/{ot}"][which] for ot in TRANSPORTS]
+            cells = [f"{np.mean(e):.1f} ± {np.std(e, ddof=min(1, len(e) - 1)):.1f}" for e in errors]
+            shown.add_row(base_name, meta_name, *cells)
+    return shown
+
+
+if __name__ == "__main__":
+    run_app(main, "config", "workdir")

@@ -1,0 +1,48 @@
+"""From a config to a network."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from otrw_jax.backbones.heads import LinearHead
+from otrw_jax.backbones.mlp import MLP
+from otrw_jax.backbones.resnet_cifar import ResNetCifar
+from otrw_jax.model import Model, flax_model
+
+
+def make_model(
+    config: ConfigDict,
+    num_classes: int,
+    axis_name: str | None = None,
+    head: Callable[[int], nn.Module] = LinearHead,
+    branches: int = 1,
+) -> Model:
+    """The network of `config.model`; batch normalisation takes its moments over the axis."""
+    match config.name:
+        case "mlp":
+            backbone = MLP(hidden=tuple(config.hidden), branches=branches)
+        case "resnet_cifar":
+            backbone = ResNetCifar(
+                depth=config.depth,
+                width=config.width,
+                branches=branches,
+                axis_name=axis_name,
+                dtype=activation_type(config.dtype),
+            )
+        case _:
+            raise ValueError(f"model.name is {config.name!r}; choose mlp or resnet_cifar.")
+    return flax_model(backbone, head(num_classes))
+
+
+def activation_type(name: str):
+    """The type of the activations; parameters, batch statistics and losses are float32.
+
+    Raises:
+        ValueError: it is neither float32 nor bfloat16.
+    """
+    types = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if name not in types:
+        raise ValueError(f"model.dtype is {name!r}; choose {' or '.join(types)}.")
+    return types[name]

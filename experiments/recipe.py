@@ -1,0 +1,200 @@
+"""What a recipe is: stages made of a config, a network and the class counts."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from jax import Array
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from experiments.optimizers import learning_rate, make_optimizer
+from otrw_jax import cross_entropy, erm
+from otrw_jax.backbones.heads import LinearHead
+from otrw_jax.features import given_features
+from otrw_jax.losses import PerExampleLoss, label_aware_smoothing, smoothed
+from otrw_jax.methods.averaging import averaged
+from otrw_jax.methods.base import Method
+from otrw_jax.model import Model
+from otrw_jax.train import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A way from a config to a trained network.
+
+    Attributes:
+        about: what it is, in a few words.
+        stages: makes the stages.
+        options: its own fields and their defaults, `config.options.NAME`.
+        second: None for one stage; otherwise what its section `config.stage2.NAME` has different
+            from the config's second stage of a head.
+        first: what is trained in the first stage; recipes that agree in it can take over each
+            other's.
+        head: the network's last layer, from the number of classes.
+        branches: branches of the backbone's last block.
+    """
+
+    about: str
+    stages: Callable[["Context"], list[Stage]]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    second: Mapping[str, Any] | None = None
+    first: str = "cross-entropy"
+    head: Callable[[int], nn.Module] = LinearHead
+    branches: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a recipe makes its stages of.
+
+    Attributes:
+        config: the whole config.
+        options: the recipe's own fields.
+        second: the section of its second stage, or None.
+        model: the network.
+        counts: training examples of each class, `[K]`.
+        fresh_head: from a key to the parameters of a new last layer.
+        axis_name: mapped axis over which batches are spread.
+    """
+
+    config: ConfigDict
+    options: ConfigDict
+    second: ConfigDict | None
+    model: Model
+    counts: np.ndarray
+    fresh_head: Callable[[Array], PyTree]
+    axis_name: str | None
+
+    @property
+    def first(self) -> ConfigDict:
+        """The section of the first stage."""
+        return self.config.stage1
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.counts)
+
+    def steps(self, section: ConfigDict) -> int:
+        """Steps of an epoch."""
+        return int(self.counts.sum()) // section.batch_size
+
+    def step_at(self, section: ConfigDict, share: float) -> int:
+        """The first step of the epoch that begins after a share of a stage's epochs."""
+        return round(share * section.epochs) * self.steps(section)
+
+    def total_steps(self, section: ConfigDict) -> int:
+        """Steps of a whole stage."""
+        return section.epochs * self.steps(section)
+
+    def learning_rate(self, section: ConfigDict):
+        """The learning rate of a stage, by the step where it changes."""
+        return learning_rate(section.optimizer, self.steps(section), section.epochs)
+
+    def optimizer(self, config: ConfigDict, section: ConfigDict, sam: float = 0.0):
+        """An optimiser of the config that counts in the epochs of a stage."""
+        return make_optimizer(config, self.steps(section), section.epochs, sam)
+
+    def smoothed(self, section: ConfigDict, loss: PerExampleLoss) -> PerExampleLoss:
+        """The loss, with the labels as smooth as the stage's levers say."""
+        levers = section.levers
+        if not levers.smoothing:
+            return loss
+        if levers.smoothing_tail < 0:
+            return smoothed(loss, levers.smoothing)
+        both = levers.smoothing, levers.smoothing_tail
+        return smoothed(loss, label_aware_smoothing(self.counts, *both))
+
+    def erm_stage(
+        self,
+        section: ConfigDict | None = None,
+        wrap: Callable[[Method], Method] = lambda method: method,
+        **options,
+    ) -> Stage:
+        """A stage of empirical risk minimisation, with all levers.
+
+        Args:
+            section: of the config; the first stage's by default.
+            wrap: what is made of the method, such as `sampled`.
+            options: of `erm`.
+        """
+        section = self.first if section is None else section
+        return self.staged(section, wrap(self.erm(section, **options)))
+
+    def erm(
+        self,
+        section: ConfigDict,
+        model: Model | None = None,
+        loss: PerExampleLoss = cross_entropy,
+        **options,
+    ) -> Method:
+        """Empirical risk minimisation, as a section of the config has it.
+
+        Args:
+            section: of the config.
+            model: in place of the one that the section asks for.
+            loss: per example.
+            options: of `erm`.
+        """
+        levers, is_first = section.levers, section is self.first
+        if not is_first:
+            options = {"trainable": section.trainable, "batch_norm": section.batch_norm} | options
+        return erm(
+            model or (self.model if is_first else self.second_model()),
+            self.optimizer(section.optimizer, section, levers.sam),
+            loss=self.smoothed(section, loss),
+            mixup=levers.mixup,
+            axis_name=self.axis_name,
+            **options,
+        )
+
+    def stage(self, make: Callable[..., Method], section: ConfigDict | None = None) -> Stage:
+        """A stage of another method, with the levers that go with any: smoothing and averaging.
+
+        Args:
+            make: `(model, optimizer, axis_name=...) -> Method`; it smooths its loss itself.
+            section: of the config; the first stage's by default.
+
+        Raises:
+            ValueError: levers that this method does not have.
+        """
+        section = self.first if section is None else section
+        for lever in ("mixup", "sam"):
+            if section.levers[lever]:
+                raise ValueError(
+                    f"levers.{lever} goes with stages of empirical risk minimisation; this stage "
+                    f"of {self.config.recipe} is none: set it to 0."
+                )
+        model = self.model if section is self.first else self.second_model()
+        optimizer = self.optimizer(section.optimizer, section)
+        return self.staged(section, make(model, optimizer, axis_name=self.axis_name))
+
+    def second_model(self) -> Model:
+        """The network of the second stage, given kept features where the section has copies.
+
+        Raises:
+            ValueError: features are to be kept of a backbone that is not frozen.
+        """
+        if not self.second.feature_copies:
+            return self.model
+        choices = self.second.get("choices", self.second)
+        frozen = choices.trainable.startswith("head/") and not choices.batch_norm
+        if not frozen or choices.get("measure") == "prototype_input":
+            raise ValueError(
+                "feature_copies keeps the features of a frozen backbone in evaluation mode: set "
+                "trainable='head/.*', batch_norm=False and a measure of features, or "
+                "feature_copies=0."
+            )
+        return given_features(self.model)
+
+    def staged(self, section: ConfigDict, method: Method) -> Stage:
+        """The stage of a method by a section of the config."""
+        if section.levers.ema:
+            method = averaged(method, section.levers.ema)
+        is_first = section is self.first
+        copies = 0 if is_first else section.feature_copies
+        name = "stage1" if is_first else "stage2"
+        return Stage(name, method, section.epochs, section.batch_size, copies)

@@ -1,0 +1,30 @@
+"""Recipes of one stage of cross-entropy on examples drawn otherwise than in a random order."""
+
+from experiments.recipe import Recipe
+from otrw_jax.samplers import class_power, progressive, sampled
+
+
+def _drawn(sampler):
+    def stages(c):
+        return [c.erm_stage(wrap=lambda method: sampled(method, sampler(c)))]
+
+    return stages
+
+
+class_balanced = Recipe(
+    "cross-entropy, classes drawn alike",
+    _drawn(lambda c: class_power(c.num_classes, 0.0)),
+    first="class-balanced sampling",
+)
+
+square_root = Recipe(
+    "cross-entropy, classes drawn by the square root of their counts",
+    _drawn(lambda c: class_power(c.num_classes, 0.5)),
+    first="square-root sampling",
+)
+
+progressively_balanced = Recipe(
+    "cross-entropy, from random to class-balanced draws",
+    _drawn(lambda c: progressive(c.num_classes, c.total_steps(c.first))),
+    first="progressive sampling",
+)

@@ -1,0 +1,34 @@
+"""Recipes of OT re-weighting, on the network of a first stage of cross-entropy."""
+
+from experiments.recipe import Context, Recipe
+from otrw_jax import OTReweighting, cross_entropy, ot_reweight
+from otrw_jax.ot.transport import EntropicOT
+from otrw_jax.train import Stage
+
+
+def _ot(c: Context) -> list[Stage]:
+    choices = c.second.choices.to_dict()
+    choices["ot"] = EntropicOT(**choices["ot"])
+
+    def make(model, optimizer, axis_name):
+        return ot_reweight(
+            model,
+            optimizer,
+            c.optimizer(c.second.weight_optimizer, c.second),
+            c.num_classes,
+            OTReweighting(**choices),
+            loss=c.smoothed(c.second, cross_entropy),
+            axis_name=axis_name,
+        )
+
+    return [c.erm_stage(), c.stage(make, c.second)]
+
+
+paper = Recipe("cross-entropy, then OT re-weighting as the paper's text has it", _ot, second={})
+released = Recipe(
+    "cross-entropy, then OT re-weighting as the authors' program has it", _ot, second={}
+)
+global_weights = Recipe(
+    "cross-entropy, then the global closed-form weights in the loss", _ot, second={}
+)
+global_sampling = Recipe("cross-entropy, then examples drawn by the global weights", _ot, second={})

@@ -1,0 +1,236 @@
+"""Builds docs/results.md from the records in results/, and from nothing else.
+
+python -m experiments.report
+"""
+
+import itertools
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from experiments.benchmarks.tables import table as markdown_table
+from experiments.cells import BASES, META_USES, TRANSPORTS
+from experiments.cli import RECORDS, run_app
+from experiments.recipes import RECIPES
+from experiments.records import read
+from experiments.tables import TABLES, published
+
+OUT = flags.DEFINE_string("out", "docs/results.md", "The document.")
+
+ABOUT = """# Results
+
+Written by `python -m experiments.report` from the records in `results/`; nothing in it is typed by
+hand. Errors are top-1 errors on the test set in percent, mean ± standard deviation over seeds, each
+of which has a training subset, a start and an order of its own. *Held-out* is the epoch of the last
+stage with the best balanced accuracy on held-out images, which no training sees; *last* is the last
+epoch; *best test* selects by the test set itself, as many published figures do, and is given for
+comparison with those alone. A cell is empty where nothing was run."""
+
+ISOLATES_BASE = {
+    "ce": "the head as it is, trained on",
+    "cb": "class weights by the effective number",
+    "la": "the class prior taken from the logits of the row of cross-entropy after training",
+    "bs": "the class prior put into the loss",
+    "crt": "class-balanced draws for a new head",
+}
+ISOLATES_META = {
+    "none": "the meta set serves OT alone",
+    "merged": "what the meta examples give as further training data",
+    "ten": "what they give with a weight of ten in the objective, as in the authors' program",
+}
+SELECTIONS = {"best_held_out": "held-out", "last": "last epoch", "best_test": "best test"}
+
+
+def main(argv: list[str]) -> None:
+    """Writes the document."""
+    del argv
+    folder, out = pathlib.Path(RECORDS.value), pathlib.Path(OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(document(folder))
+    print(f"written: {out}")
+
+
+def document(folder: pathlib.Path) -> str:
+    """The whole document, from the records of a folder."""
+    parts = [ABOUT]
+    for name, table in TABLES.items():
+        records = read(folder / f"{name}.jsonl")
+        if records:
+            parts += [f"## {table.title}", *_table_parts(name, records)]
+    controls = read(folder / "controls.jsonl")
+    if controls:
+        parts += ["## Controls: what optimal transport adds", CONTROLS]
+        latest = {(c["dataset"], c["imbalance_factor"], _epochs(c["config"])): c for c in controls}
+        for record in latest.values():
+            parts += controls_parts(record)
+    return "\n\n".join(parts) + "\n"
+
+
+def _table_parts(name: str, records: list[dict]) -> list[str]:
+    """A table for each data set and imbalance factor."""
+    parts = []
+    for (dataset, factor), group in _grouped(records, "dataset", "imbalance_factor"):
+        rows = _rows(name, group)
+        parts += [
+            f"### {dataset}, imbalance factor {factor:g}",
+            _provenance(group),
+            markdown_table(
+                [
+                    "row",
+                    "epochs",
+                    "changed",
+                    "held-out",
+                    "many",
+                    "medium",
+                    "few",
+                    "last",
+                    "best test",
+                    "seeds",
+                    "paper",
+                    "difference",
+                    "s a run",
+                ],
+                rows,
+            ),
+        ]
+    return parts
+
+
+def _rows(name: str, records: list[dict]) -> list[list[str]]:
+    order = {row: at for at, row in enumerate(TABLES[name].rows)}
+    known = [record for record in records if record["row"] in order]
+    for record in known:
+        config = {k: v for k, v in record["config"].items() if k not in ("seed", "subset_seed")}
+        record["setting"] = repr(sorted(config.items()))
+    known.sort(key=lambda r: (order[r["row"]], r["setting"], r["seed"]))
+    rows = []
+    for (row, _), group in _grouped(known, "row", "setting"):
+        one = group[0]
+        chosen = "best_held_out" if one["results"]["best_held_out"] else "last"
+        error = _values(group, chosen, "error")
+        paper = published(name, row, one["dataset"], one["imbalance_factor"])
+        rows.append(
+            [
+                f"`{row}`: {RECIPES[one['recipe']].about}" if name != "table2" else f"`{row}`",
+                _epochs(one["config"], one["recipe"]),
+                ", ".join(f"{k}={v}" for k, v in one["changes"].items()),
+                _spread(error),
+                *(
+                    _spread(_values(group, chosen, f"{shot}_accuracy"), 1, False)
+                    for shot in ("many", "medium", "few")
+                ),
+                _spread(_values(group, "last", "error")),
+                _spread(_values(group, "best_test", "error")),
+                str(len(group)),
+                "" if paper is None else f"{paper:.2f}",
+                "" if paper is None else f"{np.mean(error) - paper:+.2f}",
+                f"{np.mean([r['seconds'] / r['seeds_together'] for r in group]):.0f}",
+            ]
+        )
+    return rows
+
+
+CONTROLS = """From one first stage of cross-entropy a seed, the backbone frozen and its features
+kept, the head is trained with every combination of a base, a use of the meta set and an OT step,
+by `python -m experiments.controls`. Every cell has the same optimiser, batches, epochs. *Released*
+is the OT step of the authors' program (raw weights, three unrolled Sinkhorn iterations), here
+against class means of features in place of means of inputs, and in a mean of losses; *paper* is the
+text's, *global* the closed form over the training set. In brackets: the difference from the cell
+without OT in its row, seed by seed, with its standard deviation."""
+
+
+def controls_parts(record: dict) -> list[str]:
+    """The tables of one record of `experiments.controls`."""
+    seeds, cells = len(record["seeds"]), record["cells"]
+    held_out = "best_held_out" in next(iter(cells.values()))
+    selections = [s for s in SELECTIONS if held_out or s != "best_held_out"]
+    head = record["config"]["head.epochs"]
+    parts = [
+        f"### Controls: {record['dataset']}, imbalance factor {record['imbalance_factor']:g}",
+        f"{_provenance([record])} {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{_epochs(record['config'])} epochs of the first stage, {head} of the head; {len(cells)} "
+        f"cells in {record['seconds']:.0f} s.",
+        markdown_table(["meta set", *TRANSPORTS.values()], _mean_rows(cells, selections[0])),
+        f"Above: mean over the five bases of the test error ({SELECTIONS[selections[0]]}), and of "
+        "the difference that OT makes.",
+    ]
+    for number, which in enumerate(selections):
+        header = ["base", "meta set", *TRANSPORTS.values()]
+        rows = []
+        for base, meta in itertools.product(BASES, META_USES):
+            errors = [np.array(cells[f"{base}/{meta}/{ot}"][which]) for ot in TRANSPORTS]
+            row = [BASES[base], META_USES[meta], *_with_differences(errors)]
+            if number == 0:
+                row.append(f"{ISOLATES_BASE[base]}; {ISOLATES_META[meta]}")
+            rows.append(row)
+        if number == 0:
+            header.append("what the row isolates")
+        parts += [f"Test error, {SELECTIONS[which]}:", markdown_table(header, rows)]
+    return parts
+
+
+def _mean_rows(cells: dict, which: str) -> list[list[str]]:
+    rows = []
+    for meta, title in META_USES.items():
+        means = [
+            np.mean([cells[f"{base}/{meta}/{ot}"][which] for base in BASES], axis=0)
+            for ot in TRANSPORTS
+        ]
+        rows.append([title, *_with_differences(means)])
+    return rows
+
+
+def _with_differences(errors: list[np.ndarray]) -> list[str]:
+    plain, *others = errors
+    return [
+        _spread(plain, 1),
+        *(f"{_spread(e, 1)} ({_spread(e - plain, 1, sign=True)})" for e in others),
+    ]
+
+
+def _spread(values, digits: int = 2, deviation: bool = True, sign: bool = False) -> str:
+    """Mean ± standard deviation; the mean alone of one value; nothing of none."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return ""
+    text = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
+    if deviation and len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    return text
+
+
+def _values(records: list[dict], which: str, name: str) -> list[float | None]:
+    return [(record["results"][which] or {}).get(name) for record in records]
+
+
+def _epochs(config: dict, recipe: str | None = None) -> str:
+    """Epochs of the stages, such as 200 + 40."""
+    parts = [config["stage1.epochs"]]
+    if f"stage2.{recipe}.epochs" in config:
+        parts.append(config[f"stage2.{recipe}.epochs"])
+    return " + ".join(map(str, parts))
+
+
+def _provenance(records: list[dict]) -> str:
+    """Devices and versions that the records come from."""
+    devices = sorted({record["device"] for record in records})
+    versions = sorted(
+        {
+            ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+            for record in records
+        }
+    )
+    return f"Device {' and '.join(devices)}; {'; or '.join(versions)}."
+
+
+def _grouped(records: list[dict], *names: str):
+    """Records by the values of some fields, in the order of their first ones."""
+    groups = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in names), []).append(record)
+    return groups.items()
+
+
+if __name__ == "__main__":
+    run_app(main)

@@ -1,0 +1,154 @@
+"""Runs rows of a table over several seeds, and appends a record of each run.
+
+python -m experiments.reproduce table1 --dataset=cifar10 --imbalance_factor=100 --seeds=0,1,2 \\
+    --recipes=ce,ldam_drw,otrw_released --set=stage1.epochs=30
+
+Runs that are recorded are skipped, interrupted ones go on. Recipes that begin with cross-entropy
+share its first stage. `experiments.report` makes the document of the records.
+"""
+
+import ast
+import difflib
+import pathlib
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from experiments.cli import RECORDS, SEEDS, WORKDIR, run_app
+from experiments.configs import cifar_lt, digits
+from experiments.experiment import Experiment
+from experiments.recipes import RECIPES
+from experiments.records import append, read
+from experiments.run import Run, train_together
+from experiments.rundir import HOW, flatten
+from experiments.tables import TABLES, Row
+from otrw_jax.checkpoints import read_json
+
+DATASET = flags.DEFINE_string("dataset", None, "digits, cifar10 or cifar100; that of the table.")
+FACTOR = flags.DEFINE_float("imbalance_factor", None, "Largest over smallest; that of the table.")
+ROWS = flags.DEFINE_list("recipes", [], "Rows of the table; all by default.")
+SET = flags.DEFINE_multi_string("set", [], "A field of the config, as stage1.epochs=30.")
+
+KEPT = ("epoch", "error", "many_accuracy", "medium_accuracy", "few_accuracy")
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is not yet recorded."""
+    if len(argv) != 2 or argv[1] not in TABLES:
+        raise ValueError(f"name one table: {', '.join(TABLES)}.")
+    name, table = argv[1], TABLES[argv[1]]
+    for row in ROWS.value:
+        if row not in table.rows:
+            near = difflib.get_close_matches(row, table.rows, 1, 0)[0]
+            raise ValueError(f"{name} has no row {row!r}; did you mean {near!r}?")
+    seeds = [int(seed) for seed in SEEDS.value]
+    dataset = DATASET.value or table.dataset
+    factor = FACTOR.value or table.imbalance_factor
+    changes = dict(parse_change(text) for text in SET.value)
+    path = pathlib.Path(RECORDS.value) / f"{name}.jsonl"
+    workdir = pathlib.Path(WORKDIR.value or "runs") / name / f"{dataset}_if{factor:g}"
+    for row in ROWS.value or table.rows:
+        config = row_config(table.rows[row], dataset, factor, changes)
+        known = [record for record in read(path) if record["row"] == row]
+        left = [seed for seed in seeds if not any(is_of(r, config, seed) for r in known)]
+        if not left:
+            print(f"{row}: all of {len(seeds)} seeds are recorded.")
+            continue
+        for record in run_row(config, workdir, row, left):
+            told = {k: v for k, v in changes.items() if k not in HOW}
+            append(path, {"table": name, "row": row, "changes": told, **record})
+            print(f"{row}, seed {record['seed']}: recorded in {path}", flush=True)
+
+
+def parse_change(text: str) -> tuple[str, object]:
+    """A field and its value, of `name=value`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set={text!r} must be of the form name=value.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def row_config(row: Row, dataset: str, factor: float, changes: dict) -> ConfigDict:
+    """The config of a row, as `Experiment` resolves it but for the seeds.
+
+    Raises:
+        ValueError: a change of a field that there is not, or to another type.
+    """
+    arguments = f"imbalance_factor={factor},recipe={row.recipe}"
+    if dataset == "digits":
+        config = digits.get_config(arguments)
+    else:
+        config = cifar_lt.get_config(f"dataset={dataset},{arguments}")
+    fields = flatten(config.to_dict())
+    # A row has no use for another recipe's field, which one --set may bring for all rows.
+    foreign = [f"{part}.{other}." for part in ("stage2", "options") for other in RECIPES]
+    own = tuple(f"{part}.{row.recipe}." for part in ("stage2", "options"))
+    for name, value in {**changes, **row.changes}.items():
+        if name.startswith(tuple(foreign)) and not name.startswith(own):
+            continue
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1, 0)[0]
+            raise ValueError(f"the config has no field {name!r}; did you mean {near!r}?")
+        try:
+            config.update_from_flattened_dict({name: value})
+        except TypeError as error:
+            raise ValueError(f"{name}={value!r}: {error}") from error
+    return config
+
+
+def resolved(config: ConfigDict, seed: int) -> dict:
+    """The fields of a config that decide what comes out of a run, as JSON has them."""
+    config = ConfigDict(config)
+    config.seed = config.subset_seed = seed
+    for part in ("stage2", "options"):
+        own = {k: v for k, v in config[part].items() if k == config.recipe}
+        config[part] = ConfigDict(own)
+    return {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
+
+
+def is_of(record: dict, config: ConfigDict, seed: int) -> bool:
+    """Whether a record is that of a config and a seed."""
+    return record["config"] == resolved(config, seed)
+
+
+def run_row(config: ConfigDict, workdir: pathlib.Path, row: str, seeds: list[int]):
+    """Trains a row on the seeds together, and gives each seed's record."""
+    recipe = RECIPES[config.recipe]
+    first = None
+    if recipe.second is not None:
+        first = workdir / "ce"
+        shared = ConfigDict(config)
+        shared.recipe = "ce"
+        train_together(Experiment(shared), runs_of(first, seeds))
+    experiment = Experiment(config)
+    runs = runs_of(workdir / row, seeds, first)
+    results = train_together(experiment, runs)
+    for run, result in zip(runs, results, strict=True):
+        about = read_json(run.workdir / "run.json")
+        records = read(run.workdir / "metrics.jsonl")
+        yield {
+            "recipe": config.recipe,
+            "dataset": config.data.name,
+            "imbalance_factor": config.data.imbalance_factor,
+            "seed": run.seed,
+            **{name: about[name] for name in ("fingerprint", "parameters", "versions", "device")},
+            "results": {
+                name: one and {k: round(one[k], 4) for k in KEPT if k in one}
+                for name, one in result.items()
+            },
+            "seconds": round(sum(record["seconds"] for record in records), 2),
+            "seeds_together": max(record.get("seeds_together", 1) for record in records),
+            "config": resolved(config, run.seed),
+        }
+
+
+def runs_of(folder: pathlib.Path, seeds: list[int], first: pathlib.Path | None = None) -> list[Run]:
+    """A run a seed, in subfolders."""
+    return [Run(folder / f"seed_{s}", s, s, first / f"seed_{s}" if first else "") for s in seeds]
+
+
+if __name__ == "__main__":
+    run_app(main)

@@ -1,0 +1,71 @@
+"""An exponential moving average of the network, kept beside any method's training."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jaxtyping import Int, PyTree
+
+from otrw_jax.methods.base import Method
+
+
+@flax.struct.dataclass
+class AveragedState:
+    """The inner method's state, and the average `variables`, which are evaluated and passed on."""
+
+    inner: Any
+    variables: PyTree
+
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Steps taken."""
+        return self.inner.step
+
+    @property
+    def weights(self):
+        """The inner method's example weights."""
+        return self.inner.weights
+
+
+def averaged(method: Method, decay: float) -> Method:
+    """Keeps the average of parameters and batch statistics over the steps of a method.
+
+    After step t the average moves by 1 - min(decay, (1 + t) / (10 + t)) towards the network, so
+    that it does not hang on to the start. Polyak and Juditsky, SIAM J. Control Optim. 1992.
+
+    Args:
+        method: what trains; its state's `variables` are averaged.
+        decay: share of the average that stays at each step, in [0, 1).
+
+    Raises:
+        ValueError: the decay is outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"averaged: decay is {decay}; it must lie in [0, 1), for example 0.999.")
+
+    def init(key, variables, data):
+        inner = method.init(key, variables, data)
+        return AveragedState(inner, jax.tree.map(jnp.copy, inner.variables))
+
+    def step(state, batch, meta):
+        inner, metrics = method.step(state.inner, batch, meta)
+        t = inner.step.astype(jnp.float32)
+        share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+        average = optax.incremental_update(inner.variables, state.variables, share)
+        return AveragedState(inner, average), metrics
+
+    def refresh(state, data):
+        return state.replace(inner=method.refresh(state.inner, data))
+
+    def sampling(state, labels):
+        return method.sampling(state.inner, labels)
+
+    return method._replace(
+        init=init,
+        step=step,
+        refresh=method.refresh and refresh,
+        sampling=method.sampling and sampling,
+    )

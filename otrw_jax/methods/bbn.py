@@ -1,0 +1,170 @@
+"""Bilateral-branch networks: two branches learn from two samplings, and the weight moves over."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float, Int, PyTree, Real
+
+from otrw_jax.backbones.branches import has_branch, keep_branch
+from otrw_jax.losses import PerExampleLoss, cross_entropy
+from otrw_jax.methods.base import (
+    Batch,
+    Method,
+    classification_metrics,
+    global_sum,
+    merge_params,
+    split_params,
+)
+from otrw_jax.model import Model
+
+
+@flax.struct.dataclass
+class BBNState:
+    """State of `bbn`: steps taken, the network's variables, the optimiser's state."""
+
+    step: Int[Array, ""]
+    variables: PyTree
+    opt_state: PyTree
+
+
+def bbn(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    counts: Real[Array | np.ndarray, "k"],
+    total_steps: int,
+    *,
+    steps_per_epoch: int,
+    loss: PerExampleLoss = cross_entropy,
+    trainable: str = ".*",
+    batch_norm: bool = True,
+    axis_name: str | None = None,
+) -> Method:
+    """Trains a network of two branches, first on the data as they are, ever more on rare classes.
+
+    Zhou et al., BBN: Bilateral-Branch Network with Cumulative Learning for Long-Tailed Visual
+    Recognition, CVPR 2020, section 4. A step's batch has pairs of examples, one of each sampling
+    in turn: (x_c, y_c), every example alike, at even places and (x_r, y_r), a class in proportion
+    to n_max / n_c, at odd ones. With features f_c of the first branch and f_r of the second,
+
+        logits = head([2 α f_c(x_c), 2 (1 - α) f_r(x_r)]),
+        loss = mean of α loss(logits, y_c) + (1 - α) loss(logits, y_r),
+
+    α by `conventional_share`. In evaluation both branches see the same example and the head reads
+    their features as they are, which is the model itself.
+
+    As in the authors' program the two halves go through the network one after the other: each
+    takes batch moments of its own, the running statistics of the trunk move twice and those of a
+    branch once, by the examples that the branch learns from.
+
+    The metrics' loss is the mixed one, and their error that of either's labels by the same shares.
+
+    Args:
+        model: a network whose backbone has `branches=2`, or names the parts that its two branches
+            do not share as `otrw_jax.backbones.branches` does; its features are those of the first
+            branch and then as many of the second.
+        optimizer: any optax transformation.
+        counts: training examples of each class, `[K]`; a class without examples is never drawn.
+        total_steps: T, in steps, at which α reaches 0: the length of the training. The authors'
+            program takes that of 100 epochs where it trains for 90, and 200 where for 180.
+        steps_per_epoch: how long α stays the same; 1 for an α that moves at every step.
+        loss: `(logits [b, k], labels [b]) -> [b]`.
+        trainable: which parameters, as in `split_params`.
+        batch_norm: whether the passes are in training mode (batch statistics) or in evaluation mode
+            (running statistics, left as they are).
+        axis_name: mapped axis over which the batch is spread, whole pairs on each device.
+
+    Raises:
+        ValueError: `total_steps` or `steps_per_epoch` is less than 1, or the counts are not those
+            of a training set; from `init`, the backbone has no second branch; from the step, the
+            batch is not made of pairs.
+    """
+    if total_steps < 1 or steps_per_epoch < 1:
+        raise ValueError(
+            f"bbn: total_steps is {total_steps} and steps_per_epoch is {steps_per_epoch}; both "
+            "must be 1 or more."
+        )
+    counts = np.asarray(counts, np.float64)
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
+        raise ValueError(f"bbn: class counts must be finite, at least 0, and not all 0: {counts}")
+    # Of an example: its class in proportion to 1 / n_c, and the examples of a class alike.
+    of_class = (counts.max() / np.maximum(counts, 1)) / np.maximum(counts, 1)
+
+    def init(key, variables, data):
+        del key, data
+        if not has_branch(variables["params"]["backbone"], 1):
+            raise ValueError(
+                "bbn: no parameter of the backbone belongs to a second branch; take a backbone "
+                "with branches=2."
+            )
+        trained, _ = split_params(variables["params"], trainable)
+        return BBNState(jnp.zeros((), jnp.int32), variables, optimizer.init(trained))
+
+    def branch_features(params, model_state, inputs, branch):
+        """Features of one branch, with the other's running statistics left as they are."""
+        z, after = model.features({"params": params, "state": model_state}, inputs, batch_norm)
+        if batch_norm:
+            after = keep_branch(model_state, after, 1 - branch)
+        return jnp.split(z, 2, axis=-1)[branch], after
+
+    def step(state, batch, meta):
+        del meta
+        trained, frozen = split_params(state.variables["params"], trainable)
+        conventional, reversed_ = _apart(batch)
+        alpha = conventional_share(state.step, total_steps, steps_per_epoch)
+
+        def objective(trained):
+            params = merge_params(trained, frozen)
+            model_state = state.variables["state"]
+            f_c, model_state = branch_features(params, model_state, conventional.inputs, 0)
+            f_r, model_state = branch_features(params, model_state, reversed_.inputs, 1)
+            z = jnp.concatenate([2 * alpha * f_c, 2 * (1 - alpha) * f_r], axis=-1)
+            logits = model.logits(params["head"], z)
+            of_c, of_r = loss(logits, conventional.labels), loss(logits, reversed_.labels)
+            losses = alpha * of_c + (1 - alpha) * of_r
+            return jnp.sum(losses), (model_state, losses, logits)
+
+        gradient, (model_state, losses, logits) = jax.grad(objective, has_aux=True)(trained)
+        metrics = classification_metrics(losses, logits, conventional.labels, axis_name)
+        of_r = classification_metrics(losses, logits, reversed_.labels, axis_name)["error"]
+        wrong = alpha * metrics["error"][0] + (1 - alpha) * of_r[0]
+        metrics["error"] = (wrong, of_r[1])
+        size = metrics["loss"][1]
+        gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
+        updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
+        params = merge_params(optax.apply_updates(trained, updates), frozen)
+        variables = {"params": params, "state": model_state}
+        return BBNState(state.step + 1, variables, opt_state), metrics
+
+    def sampling(state, labels):
+        del state
+        reversed_ = jnp.asarray(of_class, jnp.float32)[labels]
+        return jnp.stack([jnp.ones_like(reversed_), reversed_])
+
+    return Method(init, step, sampling=sampling)
+
+
+def conventional_share(
+    step: Int[Array, ""], total_steps: int, steps_per_epoch: int
+) -> Float[Array, ""]:
+    """α = 1 - (t / T)², t the steps before the present epoch and T all; 0 from T on.
+
+    Args:
+        step: steps taken.
+        total_steps: T.
+        steps_per_epoch: steps of an epoch, in which α stays the same.
+    """
+    before = step // steps_per_epoch * steps_per_epoch
+    return jnp.maximum(1 - (before / total_steps) ** 2, 0.0)
+
+
+def _apart(batch: Batch) -> tuple[Batch, Batch]:
+    """The examples at even places, and those at odd ones."""
+    if batch.labels.shape[0] % 2:
+        raise ValueError(
+            f"bbn: a batch has pairs of examples, one of each sampling; this one has "
+            f"{batch.labels.shape[0]} examples."
+        )
+    return jax.tree.map(lambda x: x[0::2], batch), jax.tree.map(lambda x: x[1::2], batch)

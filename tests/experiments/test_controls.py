@@ -1,0 +1,136 @@
+"""Cells of the controls: one of them against its method alone, and the whole script in small."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import cells, controls, report
+from experiments.cells import Cells, three_results
+from experiments.experiment import Experiment
+from experiments.optimizers import make_optimizer
+from experiments.records import read
+from experiments.run import Run, restore_first, train_together
+from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
+from otrw_jax.features import given_features
+from otrw_jax.train import Stage, make_loop, run_stage
+
+pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+
+SEEDS = [0, 1]
+
+
+@pytest.fixture(scope="module")
+def made(small_config, tmp_path_factory):
+    """Cells on two seeds of digits, trained for two epochs after three of the first stage."""
+    config = small_config("ce")
+    config.stage2.cb.epochs = 2
+    experiment = Experiment(config)
+    folder = tmp_path_factory.mktemp("controls")
+    runs = [Run(folder / f"seed_{seed}", seed, seed) for seed in SEEDS]
+    train_together(experiment, runs)
+    firsts = [restore_first(experiment, run) for run in runs]
+    return config, experiment, folder, firsts, Cells(config, experiment, SEEDS, firsts)
+
+
+def alone(made, method, at, data):
+    """Test errors by epoch of a method on the features of one seed."""
+    config, experiment, _, firsts, all_cells = made
+    head = config.stage2.cb
+    loop = make_loop(Stage("head", method, 2, head.batch_size), lambda keys, z: z[:, 0])
+    key = jax.random.fold_in(jax.random.key(SEEDS[at]), 3)
+    state = loop.start(key, firsts[at][1], data[at])
+    test = all_cells._evaluated["test"][at]
+    errors = []
+    for _, end, _ in run_stage(loop, state, data[at], key):
+        logits = experiment.model.logits(end.variables["params"]["head"], test.inputs)
+        errors.append(float(100 * np.mean(np.argmax(logits, 1) != np.asarray(test.labels))))
+    return errors
+
+
+def test_a_cell_is_its_method_alone(made):
+    """Class weights as numbers of a state; both seeds; the meta set in the training set or not."""
+    config, experiment, _, firsts, all_cells = made
+    model = given_features(experiment.model)
+    for meta, part in (("none", "plain"), ("merged", "merged")):
+        data = all_cells._data[part]
+        extra = 0 if meta == "none" else 5
+        counts = firsts[0][0].split.counts + extra
+        np.testing.assert_array_equal(np.bincount(data[0].raw.labels), counts)
+        found = all_cells._run(meta, "none", ("ce", "cb", "bs"), balanced=False)
+        assert set(found) == {f"{base}/{meta}/none" for base in ("ce", "cb", "bs", "la")}
+        method = erm(
+            model,
+            make_optimizer(config.stage2.cb.optimizer, 1),
+            class_weights=effective_number_weights(counts),
+            trainable="head/.*",
+            batch_norm=False,
+        )
+        for at in range(2):
+            errors = alone(made, method, at, data)
+            result = found[f"cb/{meta}/none"]
+            assert result["last"][at] == pytest.approx(errors[-1], abs=0.3)
+            assert result["best_test"][at] == pytest.approx(min(errors), abs=0.3)
+
+
+def test_a_cell_with_the_global_weights_and_the_meta_set_ten_times(made):
+    config, experiment, _, _, all_cells = made
+    found = all_cells._run("ten", "global", ("ce", "cb", "bs"), balanced=False)
+    choices = dataclasses.replace(PRESETS["global"](10), meta_cross_entropy=10.0)
+    method = ot_reweight(
+        given_features(experiment.model),
+        make_optimizer(config.stage2.cb.optimizer, 1),
+        optax.sgd(0.1),
+        10,
+        choices,
+    )
+    errors = alone(made, method, 1, all_cells._data["plain"])
+    assert found["ce/ten/global"]["last"][1] == pytest.approx(errors[-1], abs=0.3)
+
+
+def test_a_new_head_on_balanced_draws(made):
+    found = made[-1]._run("none", "none", ("crt",), balanced=True)
+    assert set(found) == {"crt/none/none"}
+    assert all(2 < error < 90 for error in found["crt/none/none"]["last"])
+
+
+def test_the_three_results_of_a_cell():
+    test = np.array([[30.0, 20.0], [10.0, 25.0], [20.0, 30.0]])
+    held_out = np.array([[5.0, 9.0], [6.0, 8.0], [7.0, 7.0]])
+    found = three_results([{"test": t, "held_out": h} for t, h in zip(test, held_out, strict=True)])
+    assert found["last"] == [20.0, 30.0]
+    assert found["best_held_out"] == [30.0, 30.0]
+    assert found["best_test"] == [10.0, 20.0]
+    assert set(three_results([{"test": test[0]}])) == {"last", "best_test"}
+
+
+def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
+    config, _, folder, _, _ = made
+    for module in (cells, controls, report):
+        monkeypatch.setattr(module, "META_USES", {"none": "not used"})
+        monkeypatch.setattr(module, "TRANSPORTS", {"none": "no OT", "global": "global"})
+    config.seeds = tuple(SEEDS)
+    monkeypatch.setattr(controls, "CONFIG", type("Given", (), {"value": config}))
+    with flagsaver.flagsaver():
+        flags.FLAGS(["controls", f"--workdir={folder}", f"--records={tmp_path}"])
+        controls.main([])
+    (record,) = read(tmp_path / "controls.jsonl")
+    assert len(record["cells"]) == 10 and record["seeds"] == SEEDS
+    text = report.document(tmp_path)
+    assert text == report.document(tmp_path)
+    plain, ours = (np.array(record["cells"][f"cb/none/{ot}"]["last"]) for ot in ("none", "global"))
+    difference = f"{np.mean(ours - plain):+.1f} ± {np.std(ours - plain, ddof=1):.1f}"
+    assert any("class-balanced" in line and difference in line for line in text.splitlines())
+    assert "10 cells of 2 seeds" in capsys.readouterr().out
+
+
+def test_controls_need_a_meta_set(made):
+    config, experiment, _, firsts, _ = made
+    (prepared, variables), *_ = firsts
+    data = prepared.data._replace(view=prepared.data.view.replace(meta=None))
+    with pytest.raises(ValueError, match="controls need a meta set"):
+        Cells(config, experiment, [0], [(prepared._replace(data=data), variables)])

@@ -1,0 +1,124 @@
+"""Rows of a table: run, recorded, skipped; and the document that the records make."""
+
+import copy
+import pathlib
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import report, reproduce
+from experiments.records import append, read
+from experiments.tables import PAPER, TABLES, published
+from otrw_jax.checkpoints import read_json
+
+pytestmark = pytest.mark.usefixtures("cached")
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def call(data_dir):
+    """Calls `experiments.reproduce` with small runs on digits."""
+
+    def run(folder, *arguments):
+        small = [f"--set=data.data_dir={data_dir}", "--set=stage1.epochs=2"]
+        small += ["--set=stage2.cb.epochs=1", "--set=evaluate_every=1"]
+        argv = ["reproduce", f"--workdir={folder / 'runs'}", f"--records={folder / 'records'}"]
+        with flagsaver.flagsaver():
+            positional = flags.FLAGS([*argv, *small, *arguments])
+            reproduce.main(positional)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def recorded(call, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduce")
+    call(folder, "--recipes=ce,cb", "--seeds=0,1", "digits")
+    return folder
+
+
+def test_a_record_a_run(recorded):
+    records = read(recorded / "records" / "digits.jsonl")
+    assert [(r["row"], r["seed"]) for r in records] == [("ce", 0), ("ce", 1), ("cb", 0), ("cb", 1)]
+    for record in records:
+        two = record["row"] == "cb"
+        assert record["results"]["last"]["epoch"] == 2 + two
+        assert set(record["results"]) == {"last", "best_held_out", "best_test"}
+        assert record["config"]["stage1.epochs"] == record["changes"]["stage1.epochs"] == 2
+        assert record["config"]["subset_seed"] == record["seed"]
+        assert "data.data_dir" not in record["config"] | record["changes"]
+        assert record["seconds"] > 0 and record["seeds_together"] == 2
+        assert {"fingerprint", "versions", "device", "parameters"} <= record.keys()
+    assert records[0]["fingerprint"] == records[2]["fingerprint"] != records[1]["fingerprint"]
+
+
+def test_what_is_recorded_is_skipped_and_the_rest_is_run(recorded, call, capsys):
+    before = read(recorded / "records" / "digits.jsonl")
+    call(recorded, "--recipes=ce,cb", "--seeds=0,1", "digits")
+    assert read(recorded / "records" / "digits.jsonl") == before
+    assert capsys.readouterr().out.count("all of 2 seeds are recorded") == 2
+
+
+def test_what_cannot_be_reproduced(call, tmp_path):
+    with pytest.raises(ValueError, match="name one table: digits, table1, table2"):
+        call(tmp_path, "table9")
+    with pytest.raises(ValueError, match="digits has no row 'ldam_dwr'; did you mean 'ldam_drw'"):
+        call(tmp_path, "--recipes=ldam_dwr", "digits")
+    with pytest.raises(
+        ValueError, match=r"no field 'stage1\.epoch'; did you mean 'stage1\.epochs'"
+    ):
+        call(tmp_path, "--recipes=ce", "--set=stage1.epoch=3", "digits")
+    with pytest.raises(ValueError, match="must be of the form name=value"):
+        call(tmp_path, "--recipes=ce", "--set=stage1.epochs", "digits")
+    with pytest.raises(ValueError, match=r"stage1\.epochs='many'"):
+        call(tmp_path, "--recipes=ce", "--set=stage1.epochs=many", "digits")
+    assert not (tmp_path / "records").exists()
+
+
+def test_the_document_is_of_the_records_alone(recorded):
+    folder = recorded / "records"
+    text = report.document(folder)
+    assert text == report.document(folder)
+    records = read(folder / "digits.jsonl")
+    errors = [r["results"]["best_held_out"]["error"] for r in records if r["row"] == "cb"]
+    (line,) = [line for line in text.splitlines() if line.startswith("| `cb`:")]
+    assert f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}" in line
+    assert "stage1.epochs=2" in line and "2 + 1" in line
+
+
+def test_ours_beside_the_papers(recorded, tmp_path):
+    """The paper's figure and the difference, for the row and the column that it has."""
+    (record, *_) = read(recorded / "records" / "digits.jsonl")
+    for factor in (100.0, 10.0):
+        one = copy.deepcopy(record)
+        one |= {"dataset": "cifar10", "imbalance_factor": factor}
+        one["results"]["best_held_out"]["error"] = 30.0
+        append(tmp_path / "table1.jsonl", one)
+    text = report.document(tmp_path)
+    with_figure, without = [line for line in text.splitlines() if line.startswith("| `ce`:")]
+    assert [cell.strip() for cell in with_figure.split("|")][-4:-2] == ["29.86", "+0.14"]
+    assert [cell.strip() for cell in without.split("|")][-4:-2] == ["", ""]
+
+
+def test_every_row_of_the_papers_tables_is_one_of_ours():
+    paper = read_json(PAPER)
+    for name in ("table1", "table2"):
+        ours = {row.paper for row in TABLES[name].rows.values()} - {None}
+        assert ours == set(paper[name]["rows"])
+    assert published("table1", "otrw_paper", "cifar100", 50.0) == 47.5
+    assert published("table1", "bbn", "cifar10", 200.0) is None
+    assert published("table2", "from_scratch", "cifar100", 200.0) == 55.07
+
+
+def test_the_committed_document_is_that_of_the_committed_records():
+    assert (ROOT / "docs" / "results.md").read_text() == report.document(ROOT / "results")
+
+
+def test_a_broken_record_is_told(tmp_path):
+    (tmp_path / "digits.jsonl").write_text('{"row": "ce"')
+    with pytest.raises(ValueError, match="line 1, is not a record"):
+        read(tmp_path / "digits.jsonl")
+    assert (tmp_path / "digits.jsonl").read_text() == '{"row": "ce"'
