@@ -1,6 +1,7 @@
-"""Small image datasets as arrays in memory, read from TFDS without TensorFlow.
+"""Small datasets as arrays in memory, read from TFDS without TensorFlow: images, texts, clouds.
 
-`python -m otrw_jax.data.sources NAME [--data_dir DIR]` prepares a dataset and prints its sizes.
+`python -m otrw_jax.data.sources NAME [--data_dir DIR] [--manual_dir DIR]` prepares a dataset and
+prints its sizes.
 """
 
 import argparse
@@ -11,25 +12,34 @@ import io
 import os
 import pathlib
 import sys
-import textwrap
 import zipfile
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
 from otrw_jax.data.cifar import Cifar10, Cifar100
 from otrw_jax.data.digits import Digits
+from otrw_jax.data.manual import SourceError
+from otrw_jax.data.modelnet10 import ModelNet10
+from otrw_jax.data.preparation import DatasetNotFound, brief, prepare
+from otrw_jax.data.sst import Sst
 
-BUILDERS = {"digits": Digits, "cifar10": Cifar10, "cifar100": Cifar100}
+BUILDERS = {
+    "digits": Digits,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "sst2": Sst,
+    "sst5": Sst,
+    "modelnet10": ModelNet10,
+}
 CACHE_NAME = "decoded.npz"
 ARRAYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
-
-class DatasetNotFound(FileNotFoundError):
-    """The dataset is not in the data folder and cannot be made there."""
+# Pixels, or clouds of points, or a vector of sentences, whose dtype is NumPy's str.
+Inputs = UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n p 3"] | Shaped[np.ndarray, "n"]
 
 
 class Dataset(NamedTuple):
@@ -37,17 +47,17 @@ class Dataset(NamedTuple):
 
     Attributes:
         name: as given to `load_dataset`.
-        train_inputs: pixels of the training part.
+        train_inputs: pixels, clouds or sentences of the training part.
         train_labels: their classes, in 0..K-1.
-        test_inputs: pixels of the test part.
+        test_inputs: those of the test part.
         test_labels: their classes.
         class_names: one for each of the K classes.
     """
 
     name: str
-    train_inputs: UInt8[np.ndarray, "n h w c"]
+    train_inputs: Inputs
     train_labels: Int32[np.ndarray, "n"]
-    test_inputs: UInt8[np.ndarray, "m h w c"]
+    test_inputs: Inputs
     test_labels: Int32[np.ndarray, "m"]
     class_names: tuple[str, ...]
 
@@ -57,26 +67,38 @@ class Dataset(NamedTuple):
         return len(self.class_names)
 
 
-def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    manual_dir: str | os.PathLike | None = None,
+) -> Dataset:
     """Loads a dataset, and prepares it first where that is still to be done.
 
-    Each part is ordered by content: by the SHA-256 of an example's pixels, then by its label.
-    TFDS stores records in the order of a hash of their keys, which differ between preparations;
-    in the order of their content, an index means the same example everywhere.
+    Each part is ordered by content: by the SHA-256 of an example's pixels or text, then by its
+    label. TFDS stores records in the order of a hash of their keys, which differ between
+    preparations; in the order of their content, an index means the same example everywhere.
+    Clouds are ordered by the SHA-256 of their object's name, so that an index means the same
+    object whichever form they are made of.
 
     "digits" (8×8×1, values 0 to 16, 10 classes) is made from scikit-learn. "cifar10" and
     "cifar100" (32×32×3, values 0 to 255) are downloaded, 170 MB each; their decoded arrays are
     kept beside the records, in 185 MB, so that later loads take less than a second; a folder
-    that cannot be written is read without.
+    that cannot be written is read without. "sst2" and "sst5" (sentences, 2 and 5 classes) and
+    "modelnet10" (1024×3, 10 classes) are made of files in `manual_dir`, as `Sst` and `ModelNet10`
+    say, or downloaded, 1 MB and 470 MB.
 
     Args:
-        name: "digits", "cifar10" or "cifar100".
+        name: one of `BUILDERS`.
         data_dir: TFDS's data folder; by default `TFDS_DATA_DIR`, else ~/tensorflow_datasets.
+        manual_dir: where files lie that a dataset is to be made of; by default TFDS's
+            downloads/manual in `data_dir`. A dataset that is prepared already does not need it.
 
     Raises:
         ValueError: the name is unknown.
         DatasetNotFound: the dataset is not there, incomplete or in a format that needs
             TensorFlow, and cannot be downloaded.
+        SourceError: a file that the dataset is to be made of is malformed, or needs a package
+            that is not installed; a ValueError.
     """
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1, cutoff=0.0)[0]
@@ -86,14 +108,15 @@ def load_dataset(name: str, data_dir: str | os.PathLike | None = None) -> Datase
     root = _data_root(data_dir)
     folder = _folder(name, root)
     if not folder.exists():
-        _prepare(name, root)
+        manual = pathlib.Path(manual_dir or root / "downloads" / "manual").expanduser()
+        prepare(_builder(name, root), folder, root, manual)
     try:
-        builder = BUILDERS[name](data_dir=root)
+        builder = _builder(name, root)
         arrays = _arrays(builder, folder)
     except Exception as error:
         raise DatasetNotFound(
             f"{folder} holds no complete dataset in the array_record format; delete it to have it "
-            f"made again, or choose another data_dir ({_brief(error)})"
+            f"made again, or choose another data_dir ({brief(error)})"
         ) from error
     label = builder.info.features["label"]
     return Dataset(name, *arrays, tuple(label.int2str(c) for c in range(label.num_classes)))
@@ -106,17 +129,22 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("name", choices=BUILDERS)
     parser.add_argument("--data_dir", help="default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    parser.add_argument(
+        "--manual_dir", help="with files to make it of; default: downloads/manual in data_dir"
+    )
     args = parser.parse_args(argv)
     folder = _folder(args.name, _data_root(args.data_dir))
     if not folder.exists():
         print(f"preparing {args.name} in {folder}", file=sys.stderr)
     try:
-        dataset = load_dataset(args.name, args.data_dir)
-    except DatasetNotFound as error:
+        dataset = load_dataset(args.name, args.data_dir, args.manual_dir)
+    except (DatasetNotFound, SourceError) as error:
         sys.exit(str(error))
+    shape = dataset.train_inputs.shape[1:]
+    kind = {0: "sentences", 2: "clouds", 3: "images"}[len(shape)]
     print(
         f"{dataset.name}: {len(dataset.train_labels)} training and {len(dataset.test_labels)} "
-        f"test images, {'×'.join(map(str, dataset.train_inputs.shape[1:]))}, "
+        f"test {kind}, {'×'.join(map(str, shape)) + ', ' if shape else ''}"
         f"{dataset.num_classes} classes, in {folder}"
     )
 
@@ -127,58 +155,22 @@ def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
 
 
 def _folder(name: str, root: pathlib.Path) -> pathlib.Path:
-    return root / name / str(BUILDERS[name].VERSION)
+    builder = BUILDERS[name]
+    return root.joinpath(builder.name, *_config(name), str(builder.VERSION))
 
 
-def _prepare(name: str, root: pathlib.Path) -> None:
-    """Writes the dataset; a concurrent preparation that finishes first is as good."""
-    builder = BUILDERS[name](data_dir=root)
-    try:
-        _check_reachable(builder, root)
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            builder.download_and_prepare(file_format="array_record")
-    except Exception as error:
-        if _folder(name, root).exists():
-            return
-        if not hasattr(builder, "archive_url"):
-            raise
-        raise DatasetNotFound(_how_to_get(builder, root, error)) from error
+def _builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
+    return BUILDERS[name](data_dir=root, config=next(iter(_config(name)), None))
 
 
-def _check_reachable(builder: tfds.core.DatasetBuilder, root: pathlib.Path) -> None:
-    """Fails at once where TFDS would try again for minutes."""
-    url = getattr(builder, "archive_url", None)
-    if url is None:
-        return
-    stem = url.rsplit("/", 1)[1].removesuffix(".tar.gz")
-    if any(".tmp." not in path.parent.name for path in root.glob(f"downloads/**/*{stem}*.gz")):
-        return  # The archive lies in the download folder.
-    import requests  # TFDS's own client: the same proxies, the same certificates.
-
-    requests.head(url, timeout=10).close()
-
-
-def _how_to_get(builder, root: pathlib.Path, error: Exception) -> str:
-    name, url = builder.name, builder.archive_url
-    return (
-        f"{name} is not in {_folder(name, root)}, and the attempt to download and prepare it "
-        f"failed ({_brief(error)}). Either run `python -m otrw_jax.data.sources {name} --data_dir "
-        f"DIR` on a machine with internet access and copy DIR/{name} to {root / name}; or put "
-        f"{url.rsplit('/', 1)[1]} from {url} into {root / 'downloads' / 'manual'}; or, if the "
-        "dataset lies elsewhere, name its TFDS folder by data_dir or TFDS_DATA_DIR"
-    )
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder='…')}"
+def _config(name: str) -> tuple[str, ...]:
+    """The name of the builder's config, where it has configs."""
+    return (name,) if name in BUILDERS[name].builder_configs else ()
 
 
 def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np.ndarray, ...]:
     """The four arrays of a dataset, from the cache where decoding takes long."""
-    if not isinstance(builder.info.features["image"], tfds.features.Image):
+    if not _is_png(builder):
         return _decode(builder)
     cache = folder / CACHE_NAME
     try:
@@ -196,17 +188,33 @@ def _decode(builder: tfds.core.DatasetBuilder) -> tuple[np.ndarray, ...]:
 
 
 def _decode_split(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
-    is_png = isinstance(builder.info.features["image"], tfds.features.Image)
-    decoders = {"image": tfds.decode.SkipDecoding()} if is_png else None
+    decoders = {"image": tfds.decode.SkipDecoding()} if _is_png(builder) else None
     source = builder.as_data_source(split, decoders=decoders)
     examples = source.__getitems__(range(len(source)))
-    images = [_read_png(e["image"]) if is_png else e["image"] for e in examples]
+    inputs, contents = _read_inputs(builder, examples)
     keys = [
-        (hashlib.sha256(image.tobytes()).digest(), int(e["label"]))
-        for image, e in zip(images, examples, strict=True)
+        (hashlib.sha256(content).digest(), int(e["label"]))
+        for content, e in zip(contents, examples, strict=True)
     ]
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    return np.stack([images[i] for i in order]), np.array([keys[i][1] for i in order], np.int32)
+    return np.stack([inputs[i] for i in order]), np.array([keys[i][1] for i in order], np.int32)
+
+
+def _read_inputs(builder, examples: list[dict]) -> tuple[list, list[bytes]]:
+    """The inputs of examples, and the bytes that decide their order."""
+    kind = builder.info.supervised_keys[0]
+    if kind == "text":
+        return [e["text"].decode() for e in examples], [e["text"] for e in examples]
+    if kind == "points":
+        return [e["points"] for e in examples], [e["id"] for e in examples]
+    read = _read_png if _is_png(builder) else np.asarray
+    images = [read(e["image"]) for e in examples]
+    return images, [image.tobytes() for image in images]
+
+
+def _is_png(builder: tfds.core.DatasetBuilder) -> bool:
+    features = builder.info.features
+    return "image" in features and isinstance(features["image"], tfds.features.Image)
 
 
 def _read_png(data: bytes) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Long-tailed subsets of a balanced training set, with a meta set and a held-out set."""
+"""Imbalanced subsets of a training set, with a meta set and a held-out set."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 PROFILES = ("exponential", "step")
 
@@ -13,22 +14,32 @@ class Split(NamedTuple):
     """Disjoint parts of a training set, as sorted int64 indices into it.
 
     Attributes:
-        train: [n], the long-tailed training examples.
+        train: [n], the imbalanced training examples.
         meta: [m], the small balanced set that guides the weights.
         held_out: [v], balanced too, for the choice of a checkpoint; often empty.
         counts: [K], the number of training examples of each class.
+        extra: [e], further balanced examples, on which a backbone is fine-tuned; often empty.
+        left_out: the number of examples that no part could have, being copies of others.
     """
 
     train: Int[np.ndarray, "n"]
     meta: Int[np.ndarray, "m"]
     held_out: Int[np.ndarray, "v"]
     counts: Int[np.ndarray, "k"]
+    extra: Int[np.ndarray, "e"] = np.zeros(0, np.int64)
+    left_out: int = 0
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that name the subset: a SHA-256 over the three index lists."""
+        """16 hexadecimal digits that name the subset: a SHA-256 over the index lists.
+
+        They are three, and `extra` is a fourth where it is not empty.
+        """
+        parts = [self.train, self.meta, self.held_out]
+        if len(self.extra):
+            parts.append(self.extra)
         digest = hashlib.sha256()
-        for part in (self.train, self.meta, self.held_out):
+        for part in parts:
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(np.asarray(part, dtype="<i8").tobytes())
         return digest.hexdigest()[:16]
@@ -92,14 +103,89 @@ def make_split(
         )
     counts = np.minimum(counts, sizes - reserved)
 
-    rng = np.random.default_rng(seed)
-    meta, held_out, train = [], [], []
-    for c, count in enumerate(counts):
-        ids = rng.permutation(np.flatnonzero(labels == c))
-        meta.append(ids[:meta_per_class])
-        held_out.append(ids[meta_per_class:reserved])
-        train.append(ids[reserved : reserved + count])
-    return Split(*(_sorted_ids(part) for part in (train, meta, held_out)), counts)
+    sizes_of_parts = np.stack(np.broadcast_arrays(meta_per_class, held_out_per_class, counts))
+    meta, held_out, train = _deal(labels, np.arange(len(labels)), sizes_of_parts, seed)
+    return Split(train, meta, held_out, counts)
+
+
+def make_split_of_counts(
+    labels: Int[np.ndarray, "N"],
+    counts: Sequence[int] | Int[np.ndarray, "k"],
+    *,
+    seed: int,
+    meta_per_class: int,
+    held_out_per_class: int = 0,
+    extra_per_class: int = 0,
+    groups: Int[np.ndarray, "N"] | None = None,
+) -> Split:
+    """Draws a training set with given class counts, and balanced sets beside it.
+
+    The examples of a class are shuffled with `seed` and dealt in this order: meta, held-out,
+    extra, training. So nothing but the training set depends on `counts`, and under one seed the
+    training set of a smaller minority lies within that of a larger one.
+
+    Guo et al., Learning to Re-weight Examples with Optimal Transport for Imbalanced
+    Classification, NeurIPS 2022, section 6.2 (texts: one class of few examples, 500 extra
+    examples of each) and appendix D (clouds; its balanced test set is such a split too, of the
+    test part, with equal counts and no meta set).
+
+    Args:
+        labels: class of each example of the source's training part, in 0..K-1.
+        counts: training examples of each of the K classes, at least 1.
+        seed: chooses the subset.
+        meta_per_class: meta examples of each class.
+        held_out_per_class: held-out examples of each class.
+        extra_per_class: extra examples of each class.
+        groups: examples of one number are copies of one another: the first is dealt, the others
+            are left out. Those of a negative number are all left out. `groups_of_copies` makes
+            them. By default there are no copies.
+
+    Raises:
+        ValueError: a class is too small for what is asked of it, the counts do not fit the
+            classes, a number is too small, the labels are no vector of class numbers or
+            `groups` does not have their shape.
+    """
+    _check_per_class(
+        meta_per_class=meta_per_class,
+        held_out_per_class=held_out_per_class,
+        extra_per_class=extra_per_class,
+    )
+    num_classes = len(_class_sizes(labels))
+    counts = np.asarray(counts)
+    if counts.shape != (num_classes,) or counts.dtype.kind not in "iu" or counts.min() < 1:
+        raise ValueError(
+            f"counts are {counts.tolist()}; {num_classes} whole numbers of 1 or more are needed, "
+            "one for each class"
+        )
+    counts = counts.astype(np.int64)
+    ids = _first_of_each(labels, groups)
+    available = np.bincount(labels[ids], minlength=num_classes)
+    reserved = meta_per_class + held_out_per_class + extra_per_class
+    for c in np.flatnonzero(counts + reserved > available)[:1]:
+        raise ValueError(
+            f"class {c} is to have {counts[c] + reserved} examples ({counts[c]} training, "
+            f"{meta_per_class} meta, {held_out_per_class} held-out, {extra_per_class} extra), but "
+            f"{available[c]} are available"
+            + (" when copies are left out" if len(ids) < len(labels) else "")
+        )
+    sizes = np.stack(
+        np.broadcast_arrays(meta_per_class, held_out_per_class, extra_per_class, counts)
+    )
+    meta, held_out, extra, train = _deal(labels, ids, sizes, seed)
+    return Split(train, meta, held_out, counts, extra, len(labels) - len(ids))
+
+
+def groups_of_copies(
+    inputs: Shaped[np.ndarray, "N"], excluded: Shaped[np.ndarray, "M"] | None = None
+) -> Int[np.ndarray, "N"]:
+    """Numbers for `groups` of `make_split_of_counts`: the same for the same input.
+
+    Args:
+        inputs: such as the sentences of the training part.
+        excluded: inputs to leave out, such as the sentences of the test part; theirs is -1.
+    """
+    groups = np.unique(inputs, return_inverse=True)[1]
+    return groups if excluded is None else np.where(np.isin(inputs, excluded), -1, groups)
 
 
 def long_tailed_counts(
@@ -172,5 +258,27 @@ def _class_sizes(labels: np.ndarray) -> np.ndarray:
     return sizes.astype(np.int64)
 
 
-def _sorted_ids(parts: list[np.ndarray]) -> np.ndarray:
-    return np.sort(np.concatenate(parts)).astype(np.int64)
+def _first_of_each(labels: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Sorted indices of the examples that are no copies of an earlier one."""
+    if groups is None:
+        return np.arange(len(labels))
+    groups = np.asarray(groups)
+    if groups.shape != labels.shape or groups.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups have shape {groups.shape} and dtype {groups.dtype}; an integer for each of "
+            f"the {len(labels)} labels is needed"
+        )
+    numbers, first = np.unique(groups, return_index=True)
+    return np.sort(first[numbers >= 0])
+
+
+def _deal(
+    labels: np.ndarray, ids: np.ndarray, sizes: Int[np.ndarray, "parts k"], seed: int
+) -> list[np.ndarray]:
+    """Parts with so many examples of each class, drawn from those of the given indices."""
+    rng = np.random.default_rng(seed)
+    dealt = []
+    for c, ends in enumerate(np.cumsum(sizes, axis=0).T):
+        shuffled = rng.permutation(ids[labels[ids] == c])
+        dealt.append(np.split(shuffled, ends)[:-1])
+    return [np.sort(np.concatenate(part)).astype(np.int64) for part in zip(*dealt, strict=True)]
