@@ -12,6 +12,7 @@ from experiments.experiment import Experiment, Prepared, stage_ends
 from experiments.reporting import Reporter
 from experiments.rundir import (
     ConfigMismatchError,
+    alone_in,
     best_record,
     claim,
     describe,
@@ -107,6 +108,7 @@ class _OpenRun:
         config.stage1_from = str(run.stage1_from)
         if self._writes:
             run.workdir.mkdir(parents=True, exist_ok=True)
+            files.enter_context(alone_in(run.workdir))
             claim(run.workdir, config)
         self.prepared = experiment.prepare(run.subset_seed)
         self.ends = stage_ends(experiment.loops(self.prepared.split.counts))

@@ -1,5 +1,7 @@
 """What a run directory says of its run: its config, the data it saw, its results."""
 
+import contextlib
+import fcntl
 import pathlib
 import platform
 from importlib import metadata
@@ -27,6 +29,10 @@ HOW = (
 )
 
 
+class RunningError(RuntimeError):
+    """A run directory is in use by another process."""
+
+
 class ConfigMismatchError(ValueError):
     """A run directory belongs to a run of another config."""
 
@@ -48,6 +54,26 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
                 "--workdir, or repeat the run's own config to go on with it."
             )
     write_json(path, config.to_dict())
+
+
+@contextlib.contextmanager
+def alone_in(workdir: pathlib.Path):
+    """Holds a run directory, so that no second process writes to it at the same time.
+
+    Raises:
+        RunningError: another process holds it.
+    """
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunningError(
+                f"another process is training in {workdir}; wait for it, end it, or choose "
+                "another --workdir."
+            ) from None
+        except OSError:  # A file system without locks: nothing to hold.
+            pass
+        yield
 
 
 def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:

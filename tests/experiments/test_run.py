@@ -19,6 +19,8 @@ from experiments.run import restore, train
 from experiments.rundir import (
     HOW,
     ConfigMismatchError,
+    RunningError,
+    alone_in,
     best_record,
     claim,
     flatten,
@@ -305,6 +307,14 @@ def test_a_killed_run_goes_on_bit_for_bit(
     assert read_json(workdir / "results.json") == whole
     assert_same_bits(final_state(experiment, workdir), final_state(experiment, tmp_path / "whole"))
     assert history_of(workdir) == history_of(tmp_path / "whole")
+
+
+def test_two_processes_do_not_train_in_one_directory(experiment, tmp_path):
+    with alone_in(tmp_path), pytest.raises(RunningError, match="another process is training in"):
+        train(experiment, tmp_path, seed=0, subset_seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    with alone_in(tmp_path):  # Free again.
+        pass
 
 
 def test_a_directory_refuses_another_config_and_names_what_differs(whole_run, experiment):
