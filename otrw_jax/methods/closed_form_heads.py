@@ -47,7 +47,7 @@ def tau_normalised(
     Raises:
         ValueError: from `init`, no meta set to choose τ by, or a head without exactly one kernel.
     """
-    features = _compiled_features(model)
+    features = evaluated_features(model)
 
     def accuracy(kernel, z, labels, tau):
         predictions = jnp.argmax(z @ _over_length(kernel, tau), axis=-1)
@@ -75,7 +75,7 @@ def tau_normalised(
     def logits(head, z):
         return z @ head["kernel"]
 
-    return _with_head(model, head_of, logits, axis_name)
+    return with_head(model, head_of, logits, axis_name)
 
 
 def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None = None) -> Method:
@@ -94,7 +94,7 @@ def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None 
     Raises:
         ValueError: from `init`, the inputs of the training set are not at hand.
     """
-    features = _compiled_features(model)
+    features = evaluated_features(model)
 
     def head_of(variables: PyTree, data: TrainingData) -> dict[str, Array]:
         if data.train.inputs is None:
@@ -112,15 +112,24 @@ def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None 
     def logits(head, z):
         return unit(z, axis=-1) @ head["kernel"] + head["bias"][None, :]
 
-    return _with_head(model, head_of, logits, axis_name)
+    return with_head(model, head_of, logits, axis_name)
 
 
-def _with_head(
+def with_head(
     model: Model,
     head_of: Callable[[PyTree, TrainingData], PyTree],
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]],
     axis_name: str | None,
 ) -> Method:
+    """The network with another last layer, found at the start, as a method that trains nothing.
+
+    Args:
+        model: the network.
+        head_of: `(variables, data) -> head_params`.
+        logits: `Method.logits` of that head.
+        axis_name: mapped axis over which the batch is spread.
+    """
+
     def variables_of(variables, data):
         params = {**variables["params"], "head": head_of(variables, data)}
         return {**variables, "params": params}
@@ -128,7 +137,7 @@ def _with_head(
     return without_training(model, variables_of, logits=logits, axis_name=axis_name)
 
 
-def _compiled_features(model: Model) -> Callable[[PyTree, Examples], Float[Array, "n d"]]:
+def evaluated_features(model: Model) -> Callable[[PyTree, Examples], Float[Array, "n d"]]:
     """`(variables, examples) -> z [n d]`, in evaluation mode."""
     compiled = jax.jit(lambda variables, inputs: model.features(variables, inputs, False)[0])
 

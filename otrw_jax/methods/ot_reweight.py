@@ -10,24 +10,18 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Examples,
-    Method,
-    classification_metrics,
-    global_sum,
-    merge_params,
-    split_params,
-    trains_backbone,
-)
-from otrw_jax.methods.ot_problem import (
-    OTReweighting,
-    atoms_before_network,
-    cost_of,
-    features_in_chunks,
-    measure_of,
+from otrw_jax.methods.base import Examples, Method, split_params
+from otrw_jax.methods.ot_problem import OTReweighting, cost_of, features_in_chunks, measure_of
+from otrw_jax.methods.ot_step import (
+    devices,
+    eval_features,
+    everywhere,
+    ot_step,
+    refreshed_meta,
+    require_data,
 )
 from otrw_jax.model import Model
-from otrw_jax.ot import measures, weights
+from otrw_jax.ot import weights
 from otrw_jax.ot.closed_form import optimal_weights, optimal_weights_by_rows
 from otrw_jax.ot.transport import ot_loss
 from otrw_jax.ot.weights import ExampleWeights
@@ -92,28 +86,13 @@ def ot_reweight(
     if config.second_order and axis_name is not None:
         raise ValueError("ot_reweight: second_order is for one device; leave axis_name out.")
 
-    def eval_features(variables, inputs):
-        return model.features(variables, inputs, False)[0]
-
-    compiled_features = jax.jit(eval_features)
+    passes = ot_step(model, optimizer, num_classes, config, loss, axis_name)
+    compiled_features = jax.jit(partial(eval_features, model))
     # Of the devices that share an OT problem.
     problem_axis = axis_name if config.problem == "batch" else None
 
     def init(key, variables, data):
-        if data.meta is not None:
-            measures.require_every_class(data.meta.labels, num_classes)
-        elif config.measure != "dynamic" or config.meta_cross_entropy:
-            raise ValueError(
-                "ot_reweight needs a meta set: take meta_per_class of 1 or more (10 in the paper)."
-            )
-        whole_set = config.measure == "dynamic" or (
-            config.weighting == "global" and config.uses_features
-        )
-        if whole_set and data.train.inputs is None:
-            raise ValueError(
-                "ot_reweight: this configuration reads the features of the whole training set; "
-                "give data.train.inputs."
-            )
+        require_data("ot_reweight", config, num_classes, data)
         trained, _ = split_params(variables["params"], config.trainable)
         if config.initial == "uniform":
             initial = weights.uniform_weights(data.train.labels.shape[0])
@@ -134,28 +113,16 @@ def ot_reweight(
         return _refresh(state, data, axis_name)
 
     def _refresh(state, data, axis_name):
-        meta = data.meta
-        if config.measure == "dynamic":
-            key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
-            labels = jnp.asarray(data.train.labels)
-            ids = measures.balanced_sample(key, labels, num_classes, config.measure_size)
-            meta = Examples(jax.tree.map(lambda x: x[ids], data.train.inputs), labels[ids])
-        meta = atoms_before_network(config, meta, num_classes)
-
-        def features(inputs):
-            function = partial(compiled_features, state.variables)
-            return features_in_chunks(function, inputs, compiled=axis_name is not None)
-
-        state = state.replace(
-            meta_features=features(meta.inputs),
-            meta_labels=jnp.array(meta.labels, jnp.int32),  # A copy, so that it can be donated.
-        )
+        state = refreshed_meta(compiled_features, num_classes, config, state, data, axis_name)
         if config.weighting != "global":
             return state
         train, mask = _own_rows(data.train, axis_name)
-        z = features(train.inputs) if config.uses_features else None
+        z = None
+        if config.uses_features:
+            features = partial(compiled_features, state.variables)
+            z = features_in_chunks(features, train.inputs, compiled=axis_name is not None)
         own = compiled_weights(state, z, train.labels, mask, axis_name)
-        values = _everywhere(own, axis_name)[: data.train.labels.shape[0]]
+        values = everywhere(own, axis_name)[: data.train.labels.shape[0]]
         return state.replace(weights=state.weights.replace(values=values * values.shape[0]))
 
     def closed_form(state, z, labels, mask, axis_name):
@@ -178,89 +145,25 @@ def ot_reweight(
     compiled_weights = jax.jit(closed_form, static_argnames="axis_name")
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], config.trainable)
-
-        def variables_of(trained):
-            params = merge_params(trained, frozen)
-            return {"params": params, "state": state.variables["state"]}
-
-        def loss_pass(trained):
-            variables = variables_of(trained)
-            z, new_state = model.features(variables, batch.inputs, config.batch_norm)
-            logits = model.logits(variables["params"]["head"], z)
-            return loss(logits, batch.labels), (z, logits, new_state)
-
-        losses, pullback, (z, logits, new_state) = jax.vjp(loss_pass, trained, has_aux=True)
-        metrics = classification_metrics(losses, logits, batch.labels, axis_name)
-
-        def weighted_gradient(batch_weights):
-            """Gradient of the batch's weighted loss, from the one forward pass."""
-            own = _local(batch_weights, problem_axis)
-            if config.reduction == "mean":
-                own = own / metrics["loss"][1]
-            if config.problem == "device" and config.unit_mass:
-                own = own / _devices(axis_name)  # The mean over the devices' problems.
-            return global_sum(pullback(own)[0], axis_name)
+        now = passes(state, batch, meta)
+        metrics = now.metrics
 
         def ot_problem(values):
-            """Cost and measure of the batch, seen with the virtual network where there is one."""
-            at, features = trained, z
-            if config.features == "virtual" and config.uses_features and trains_backbone(trained):
-                gradient = weighted_gradient(weights.loss_weights(values, config.simplex))
-                rate = config.virtual_learning_rate
-                at, features = jax.tree.map(lambda p, g: p - rate * g, trained, gradient), None
-            elif config.features != "loss_pass" and config.batch_norm:
-                features = None
-            return _batch_problem(variables_of(at), features, state, batch, meta)
+            return now.ot_problem(weights.loss_weights(values, config.simplex))
 
-        ids = _everywhere(batch.ids, problem_axis)
+        ids = everywhere(batch.ids, problem_axis)
         entries = weights.gather(state.weights, ids)
         if config.weighting == "global":
             batch_weights = jnp.ones_like(entries.values) if config.sampling else entries.values
         else:
             entries, batch_weights, value = _reweight(entries, ot_problem)
             if problem_axis != axis_name:
-                ids, entries = jax.tree.map(lambda x: _everywhere(x, axis_name), (ids, entries))
+                ids, entries = jax.tree.map(lambda x: everywhere(x, axis_name), (ids, entries))
                 value = jax.lax.pmean(value, axis_name)
             state = state.replace(weights=weights.scatter(state.weights, ids, entries))
             metrics["ot_loss"] = (value, jnp.ones(()))
 
-        gradient = weighted_gradient(batch_weights)
-        if config.meta_cross_entropy:
-
-            def meta_objective(trained):
-                variables = {**variables_of(trained), "state": new_state}
-                z, after = model.features(variables, meta.inputs, config.batch_norm)
-                logits = model.logits(variables["params"]["head"], z)
-                return config.meta_cross_entropy * jnp.mean(
-                    cross_entropy(logits, meta.labels)
-                ), after
-
-            meta_gradient, new_state = jax.grad(meta_objective, has_aux=True)(trained)
-            gradient = jax.tree.map(jnp.add, gradient, meta_gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
-        params = merge_params(optax.apply_updates(trained, updates), frozen)
-        state = state.replace(
-            step=state.step + 1,
-            variables={"params": params, "state": new_state},
-            opt_state=opt_state,
-        )
-        return state, metrics
-
-    def _batch_problem(variables, features, state, batch, meta):
-        key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.step)
-        labels = _everywhere(batch.labels, problem_axis)
-        meta_features, meta_labels = state.meta_features, state.meta_labels
-        if config.uses_features:
-            if config.meta_features == "step":
-                examples = atoms_before_network(config, meta, num_classes)
-                meta_features = eval_features(variables, examples.inputs)
-                meta_labels = examples.labels
-            if features is None:
-                features = eval_features(variables, batch.inputs)
-            features = _everywhere(features, problem_axis)
-        measure = measure_of(config, key, meta_features, meta_labels, num_classes)
-        return cost_of(config, features, labels, measure), measure
+        return now.network_step(state, batch_weights), metrics
 
     def _reweight(entries, ot_problem):
         """Step (b): the batch's new entries, the weights of its losses, the OT loss before."""
@@ -286,30 +189,12 @@ def ot_reweight(
     return Method(init, step, refresh, sampling)
 
 
-def _devices(axis_name: str | None) -> int:
-    """How many share the axis."""
-    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
-
-
-def _everywhere(x: Array, axis_name: str | None) -> Array:
-    """The rows of all devices, in the order of the devices."""
-    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
-
-
 def _own_rows(examples: Examples, axis_name: str | None) -> tuple[Examples, Float[Array, "n"]]:
     """This device's share of examples that all devices hold, padded, and a mask of the padding."""
     count = examples.labels.shape[0]
-    share = -(-count // _devices(axis_name))
+    share = -(-count // devices(axis_name))
     first = 0 if axis_name is None else share * jax.lax.axis_index(axis_name)
     ids = first + jnp.arange(share)
     rows = jnp.minimum(ids, count - 1)
     own = examples if axis_name is None else jax.tree.map(lambda x: x[rows], examples)
     return Examples(own.inputs, jnp.asarray(own.labels)), (ids < count).astype(jnp.float32)
-
-
-def _local(x: Array, axis_name: str | None) -> Array:
-    """This device's rows of what `_everywhere` put together."""
-    if axis_name is None:
-        return x
-    size = x.shape[0] // jax.lax.axis_size(axis_name)
-    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis_name) * size, size)
