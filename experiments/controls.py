@@ -13,11 +13,11 @@ the head is trained in every combination of a base, a use of the meta set and an
 import pathlib
 import time
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.tables import spread
 from experiments.cells import BASES, META_USES, TRANSPORTS, Cells
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
 from experiments.experiment import Experiment
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     console = Console(width=120)
     console.print(table(results, "best_held_out" if cells.held_out else "last"))
     print(
-        f"{cells.count} cells of {len(seeds)} seeds in {seconds:.1f} s, "
+        f"{cells.count} cells, seeds {', '.join(map(str, seeds))}, in {seconds:.1f} s, "
         f"{seconds / cells.count:.2f} s a cell; first stages {first_seconds:.1f} s"
     )
 
@@ -76,8 +76,7 @@ def table(results: dict, which: str) -> Table:
     for base, base_name in BASES.items():
         for meta, meta_name in META_USES.items():
             errors = [results[f"{base}/{meta}/{ot}"][which] for ot in TRANSPORTS]
-            cells = [f"{np.mean(e):.1f} ± {np.std(e, ddof=min(1, len(e) - 1)):.1f}" for e in errors]
-            shown.add_row(base_name, meta_name, *cells)
+            shown.add_row(base_name, meta_name, *(spread(e, 1) for e in errors))
     return shown
 
 

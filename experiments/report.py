@@ -9,12 +9,13 @@ import pathlib
 import numpy as np
 from absl import flags
 
+from experiments.benchmarks.tables import spread
 from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
 from experiments.cli import RECORDS, run_app
 from experiments.recipes import RECIPES
 from experiments.records import read
-from experiments.tables import TABLES, published
+from experiments.tables import TABLES, columns_of, published
 
 OUT = flags.DEFINE_string("out", "docs/results.md", "The document.")
 
@@ -56,8 +57,11 @@ def document(folder: pathlib.Path) -> str:
     parts = [ABOUT]
     for name, table in TABLES.items():
         records = read(folder / f"{name}.jsonl")
-        if records:
-            parts += [f"## {table.title}", *_table_parts(name, records)]
+        if records or table.paper:
+            parts.append(f"## {table.title}")
+        if table.paper:
+            parts += [OVERVIEW, overview(name, records)]
+        parts += _table_parts(name, records)
     controls = read(folder / "controls.jsonl")
     if controls:
         parts += ["## Controls: what optimal transport adds", CONTROLS]
@@ -65,6 +69,31 @@ def document(folder: pathlib.Path) -> str:
         for record in latest.values():
             parts += controls_parts(record)
     return "\n\n".join(parts) + "\n"
+
+
+OVERVIEW = """Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
+protocol. Shortened or changed runs stand in the tables below alone."""
+
+
+def overview(name: str, records: list[dict]) -> str:
+    """Every row and column of the paper's table, empty where nothing was run as it is."""
+    columns = list(columns_of(name))
+    rows = []
+    for row, about in TABLES[name].rows.items():
+        cells = []
+        for dataset, factor in columns:
+            found = [
+                r
+                for r in records
+                if (r["row"], r["dataset"], r["imbalance_factor"]) == (row, dataset, factor)
+                and not r["changes"]
+            ]
+            paper = published(name, row, dataset, factor)
+            ours = spread([_chosen(r)["error"] for r in found])
+            cells.append(f"{ours} ({paper:.2f})" if paper is not None else ours)
+        if about.paper or any(cells):
+            rows.append([f"`{row}`", *(cell.strip() for cell in cells)])
+    return markdown_table(["row", *(f"{d}, {f:g}" for d, f in columns)], rows)
 
 
 def _table_parts(name: str, records: list[dict]) -> list[str]:
@@ -107,21 +136,20 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
     rows = []
     for (row, _), group in _grouped(known, "row", "setting"):
         one = group[0]
-        chosen = "best_held_out" if one["results"]["best_held_out"] else "last"
-        error = _values(group, chosen, "error")
+        error = [_chosen(record)["error"] for record in group]
         paper = published(name, row, one["dataset"], one["imbalance_factor"])
         rows.append(
             [
                 f"`{row}`: {RECIPES[one['recipe']].about}" if name != "table2" else f"`{row}`",
                 _epochs(one["config"], one["recipe"]),
                 ", ".join(f"{k}={v}" for k, v in one["changes"].items()),
-                _spread(error),
+                spread(error),
                 *(
-                    _spread(_values(group, chosen, f"{shot}_accuracy"), 1, False)
+                    spread([_chosen(r).get(f"{shot}_accuracy") for r in group], 1, False)
                     for shot in ("many", "medium", "few")
                 ),
-                _spread(_values(group, "last", "error")),
-                _spread(_values(group, "best_test", "error")),
+                spread(_values(group, "last", "error")),
+                spread(_values(group, "best_test", "error")),
                 str(len(group)),
                 "" if paper is None else f"{paper:.2f}",
                 "" if paper is None else f"{np.mean(error) - paper:+.2f}",
@@ -137,7 +165,9 @@ by `python -m experiments.controls`. Every cell has the same optimiser, batches,
 is the OT step of the authors' program (raw weights, three unrolled Sinkhorn iterations), here
 against class means of features in place of means of inputs, and in a mean of losses; *paper* is the
 text's, *global* the closed form over the training set. In brackets: the difference from the cell
-without OT in its row, seed by seed, with its standard deviation."""
+without OT in its row, seed by seed, with its standard deviation. The weights of *released* start as
+effective-number class weights: beside cross-entropy its difference is that of these weights and of
+OT, and what OT adds to them is seen against class-balanced without OT."""
 
 
 def controls_parts(record: dict) -> list[str]:
@@ -184,20 +214,14 @@ def _mean_rows(cells: dict, which: str) -> list[list[str]]:
 def _with_differences(errors: list[np.ndarray]) -> list[str]:
     plain, *others = errors
     return [
-        _spread(plain, 1),
-        *(f"{_spread(e, 1)} ({_spread(e - plain, 1, sign=True)})" for e in others),
+        spread(plain, 1),
+        *(f"{spread(e, 1)} ({spread(e - plain, 1, sign=True)})" for e in others),
     ]
 
 
-def _spread(values, digits: int = 2, deviation: bool = True, sign: bool = False) -> str:
-    """Mean ± standard deviation; the mean alone of one value; nothing of none."""
-    values = [value for value in values if value is not None]
-    if not values:
-        return ""
-    text = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
-    if deviation and len(values) > 1:
-        text += f" ± {np.std(values, ddof=1):.{digits}f}"
-    return text
+def _chosen(record: dict) -> dict:
+    """The result by the held-out part, or of the last epoch where there is none."""
+    return record["results"]["best_held_out"] or record["results"]["last"]
 
 
 def _values(records: list[dict], which: str, name: str) -> list[float | None]:

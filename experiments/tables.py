@@ -3,7 +3,7 @@
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from experiments.recipes import RECIPES
@@ -98,6 +98,14 @@ def published(table: str, row: str, dataset: str, imbalance_factor: float) -> fl
     if values is None or column not in columns:
         return None
     return values[columns.index(column)]
+
+
+def columns_of(table: str) -> Iterator[tuple[str, float]]:
+    """Data sets and imbalance factors of the paper's table."""
+    paper = _paper()[TABLES[table].paper]
+    for column in paper.get("columns", [paper.get("dataset")]):
+        dataset, factor = column.split("_lt/")
+        yield dataset, float(factor)
 
 
 @functools.cache

@@ -4,9 +4,11 @@ import importlib.util
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 
 import jax
+import numpy as np
 
 from experiments.benchmarks.timing import cores
 
@@ -36,6 +38,19 @@ def number(value: float) -> str:
 def scientific(value: float) -> str:
     """A small error, as 1.2e-04."""
     return f"{value:.1e}"
+
+
+def spread(
+    values: Sequence[float | None], digits: int = 2, deviation: bool = True, sign: bool = False
+) -> str:
+    """Mean ± standard deviation; the mean alone of one value; nothing of none."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return ""
+    text = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
+    if deviation and len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    return text
 
 
 def machine() -> dict:

@@ -125,7 +125,7 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
     plain, ours = (np.array(record["cells"][f"cb/none/{ot}"]["last"]) for ot in ("none", "global"))
     difference = f"{np.mean(ours - plain):+.1f} ± {np.std(ours - plain, ddof=1):.1f}"
     assert any("class-balanced" in line and difference in line for line in text.splitlines())
-    assert "10 cells of 2 seeds" in capsys.readouterr().out
+    assert "10 cells, seeds 0, 1, in" in capsys.readouterr().out
 
 
 def test_controls_need_a_meta_set(made):

@@ -99,6 +99,12 @@ def test_ours_beside_the_papers(recorded, tmp_path):
         append(tmp_path / "table1.jsonl", one)
     text = report.document(tmp_path)
     with_figure, without = [line for line in text.splitlines() if line.startswith("| `ce`:")]
+    # The overview has whole protocols alone.
+    (line,) = [line for line in text.splitlines() if line.startswith("| `ce` ")]
+    assert "(29.86)" in line and "30.00" not in line
+    append(tmp_path / "table1.jsonl", one | {"changes": {}, "imbalance_factor": 100.0})
+    lines = report.document(tmp_path).splitlines()
+    assert any(line.startswith("| `ce` ") and "30.00 (29.86)" in line for line in lines)
     assert [cell.strip() for cell in with_figure.split("|")][-4:-2] == ["29.86", "+0.14"]
     assert [cell.strip() for cell in without.split("|")][-4:-2] == ["", ""]
 
