@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.data import load, make_preprocessing, make_split_for
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
-from otrw_jax.data.augment import preprocessing
-from otrw_jax.data.sources import load_dataset
-from otrw_jax.data.splits import Split, make_split
+from otrw_jax.data.splits import Split
 from otrw_jax.devices import first_alone, pick_devices
 from otrw_jax.evaluation import Statistics, make_evaluator
 from otrw_jax.features import make_keeper, pick_copy
@@ -41,9 +40,8 @@ class Experiment:
         for part in ("stage2", "options"):
             own = {k: v for k, v in config[part].items() if k == self.config.recipe}
             self.config[part] = ConfigDict(own)
-        data = self.config.data
-        self.dataset = first_alone(lambda: load_dataset(data.name, data.data_dir or None))
-        self.preprocessing = preprocessing(data.name, data.augment, data.padding)
+        self.dataset, self._copies = first_alone(lambda: load(self.config))
+        self.preprocessing = make_preprocessing(self.config)
         self.devices = pick_devices(self.config.devices)
         num_classes = self.dataset.num_classes
         recipe = RECIPES[self.config.recipe]
@@ -59,14 +57,7 @@ class Experiment:
     def prepare(self, subset_seed: int) -> Prepared:
         """Draws the subset and puts the data on the device."""
         config, dataset = self.config.data, self.dataset
-        split = make_split(
-            dataset.train_labels,
-            imbalance_factor=config.imbalance_factor,
-            seed=subset_seed,
-            meta_per_class=config.meta_per_class,
-            held_out_per_class=config.held_out_per_class,
-            profile=config.profile,
-        )
+        split = make_split_for(config, dataset.train_labels, self._copies, subset_seed)
 
         def stored(ids):
             return Examples(

@@ -73,7 +73,9 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
     for workdir in workdirs:
         end = restore(workdir)
         config = end.experiment.config
-        title = f"{config.recipe}, factor {config.data.imbalance_factor:g}"
+        title = config.recipe
+        if "imbalance_factor" in config.data:
+            title += f", factor {config.data.imbalance_factor:g}"
         ends[title if title not in ends else f"{title} ({workdir})"] = end
     names = next(iter(ends.values())).experiment.dataset.class_names
     if any(list(end.experiment.dataset.class_names) != list(names) for end in ends.values()):

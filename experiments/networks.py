@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from otrw_jax.backbones.heads import LinearHead
+from otrw_jax.backbones.heads import LinearHead, TanhHead
 from otrw_jax.backbones.mlp import MLP
 from otrw_jax.backbones.resnet_cifar import ResNetCifar
 from otrw_jax.model import Model, flax_model
@@ -23,6 +23,8 @@ def make_model(
     match config.name:
         case "mlp":
             backbone = MLP(hidden=tuple(config.hidden), branches=branches)
+            if config.get("tanh") and head is LinearHead:
+                head = TanhHead
         case "resnet_cifar":
             backbone = ResNetCifar(
                 depth=config.depth,

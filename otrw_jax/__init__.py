@@ -24,12 +24,15 @@ from otrw_jax.methods.closed_form_heads import nearest_class_mean, tau_normalise
 from otrw_jax.methods.corrected import corrected
 from otrw_jax.methods.erm import deferred, erm, influence
 from otrw_jax.methods.l2rw import l2rw
+from otrw_jax.methods.learned_weights import learned_weights
 from otrw_jax.methods.meta_class_weight import meta_class_weight
+from otrw_jax.methods.meta_controls import meta_centroids, meta_logistic
 from otrw_jax.methods.meta_weight_net import meta_weight_net
 from otrw_jax.methods.metasaug import metasaug
 from otrw_jax.methods.oltr import oltr
 from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.methods.ot_reweight import ot_reweight
+from otrw_jax.methods.ot_weight_net import ot_weight_net
 from otrw_jax.methods.presets import PRESETS
 from otrw_jax.methods.recalibration import recalibration
 from otrw_jax.methods.restart import with_fresh_head
@@ -46,6 +49,7 @@ from otrw_jax.ot.measures import (
     whole,
 )
 from otrw_jax.ot.transport import EntropicOT, Transport, ot_loss, transport
+from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.ot.weights import ExampleWeights
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from otrw_jax.samplers import by_weights, class_power, progressive, sampled
@@ -54,10 +58,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
+    "AttentionWeightNet",
     "Batch",
     "EntropicOT",
     "ExampleWeights",
     "Examples",
+    "MLPWeightNet",
     "Measure",
     "Method",
     "Model",
@@ -91,9 +97,12 @@ __all__ = [
     "label_aware_smoothing",
     "label_cost",
     "ldam",
+    "learned_weights",
     "logit_adjusted",
     "lws",
+    "meta_centroids",
     "meta_class_weight",
+    "meta_logistic",
     "meta_weight_net",
     "metasaug",
     "nearest_class_mean",
@@ -102,6 +111,7 @@ __all__ = [
     "ot_correction",
     "ot_loss",
     "ot_reweight",
+    "ot_weight_net",
     "predict",
     "progressive",
     "prototype_measure",

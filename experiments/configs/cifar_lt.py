@@ -73,6 +73,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         head_stage(10, 128, sgd(0.01), COPIES),
         {
             "otrw_paper": ot_stage("paper", num_classes, 40, 16, sgd(2e-5), weights),
+            "otrw_net": ot_stage("paper", num_classes, 40, 16, sgd(2e-5), weights),
             "otrw_released": ot_stage("released", num_classes, 90, 16, released, raw_weights),
             "otrw_global": ot_stage("global", num_classes, 10, 128, sgd(0.01), weights, COPIES),
             "otrw_global_sampling": ot_stage(

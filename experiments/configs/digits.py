@@ -42,6 +42,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         head_stage(20, 16, sgd(0.01), 1),
         {
             "otrw_paper": ot_stage("paper", 10, 20, 16, sgd(0.01), weights),
+            "otrw_net": ot_stage("paper", 10, 20, 16, sgd(0.01), weights),
             "otrw_released": ot_stage("released", 10, 20, 16, released, raw_weights),
             "otrw_global": ot_stage("global", 10, 20, 16, sgd(0.01), weights, 1),
             "otrw_global_sampling": ot_stage("global_sampling", 10, 20, 16, sgd(0.01), weights, 1),

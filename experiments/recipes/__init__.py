@@ -38,6 +38,9 @@ RECIPES: dict[str, Recipe] = {
     "ncm": heads.class_means,
     "disalign": heads.distribution_alignment,
     "oltr": heads.open_long_tailed,
+    # The meta set alone
+    "meta_centroids": heads.meta_set_centroids,
+    "meta_logistic": heads.meta_set_logistic,
     # Corrections of its logits
     "logit_adjustment": heads.logit_adjustment,
     "ot_correction": heads.transport_correction,
@@ -46,6 +49,7 @@ RECIPES: dict[str, Recipe] = {
     # Learned on a meta set
     "l2rw": meta.learning_to_reweight,
     "mwn": meta.weight_net,
+    "hu": meta.learned_example_weights,
     "mcw_ce": meta.class_weight,
     "mcw_focal": meta.class_weight_focal,
     "mcw_ldam": meta.class_weight_ldam,
@@ -55,6 +59,7 @@ RECIPES: dict[str, Recipe] = {
     "balanced_meta_softmax": meta.learned_sampling,
     # Optimal transport
     "otrw_paper": transport.paper,
+    "otrw_net": transport.weight_net,
     "otrw_released": transport.released,
     "otrw_global": transport.global_weights,
     "otrw_global_sampling": transport.global_sampling,

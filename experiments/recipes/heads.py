@@ -7,6 +7,7 @@ from otrw_jax.losses import effective_number_weights
 from otrw_jax.methods.adapters import adapted, disalign, disalign_weights, lws
 from otrw_jax.methods.closed_form_heads import nearest_class_mean, tau_normalised
 from otrw_jax.methods.corrected import corrected
+from otrw_jax.methods.meta_controls import meta_centroids, meta_logistic
 from otrw_jax.methods.oltr import oltr
 from otrw_jax.methods.restart import with_fresh_head
 from otrw_jax.posthoc import adjust_logits, ot_correction
@@ -86,6 +87,24 @@ def _class_means(c: Context):
 
 
 class_means = Recipe("nearest class mean", _class_means, second=ONCE)
+
+
+def _meta_centroids(c: Context):
+    method = meta_centroids(c.second_model(), c.num_classes, axis_name=c.axis_name)
+    return [c.erm_stage(), c.staged(c.second, method)]
+
+
+meta_set_centroids = Recipe("nearest centroid of the meta set alone", _meta_centroids, second=ONCE)
+
+
+def _meta_logistic(c: Context):
+    method = meta_logistic(c.second_model(), c.num_classes, c.options.l2, axis_name=c.axis_name)
+    return [c.erm_stage(), c.staged(c.second, method)]
+
+
+meta_set_logistic = Recipe(
+    "logistic regression on the meta set alone", _meta_logistic, {"l2": 1.0}, second=ONCE
+)
 
 
 def _logit_adjustment(c: Context):

@@ -9,6 +9,7 @@ from otrw_jax.backbones.heads import CosineHead
 from otrw_jax.losses import effective_number_weights
 from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.l2rw import l2rw
+from otrw_jax.methods.learned_weights import learned_weights
 from otrw_jax.methods.meta_class_weight import meta_class_weight
 from otrw_jax.methods.meta_weight_net import meta_weight_net
 from otrw_jax.methods.metasaug import metasaug
@@ -60,6 +61,29 @@ weight_net = Recipe(
     _meta_weight_net,
     META | {"hidden": 100, "net_learning_rate": 1e-5, "net_weight_decay": 5e-4},
     first="mwn",
+)
+
+
+def _learned_weights(c: Context):
+    def make(model, optimizer, axis_name):
+        return learned_weights(
+            model,
+            optimizer,
+            virtual_learning_rate=c.learning_rate(c.first),
+            tau=c.options.tau,
+            loss=c.smoothed(c.first, losses.cross_entropy),
+            meta_batch=c.options.meta_batch,
+            axis_name=axis_name,
+        )
+
+    return [c.stage(make)]
+
+
+learned_example_weights = Recipe(
+    "Hu et al.: example weights by the slope of the meta loss",
+    _learned_weights,
+    META | {"tau": 5.0},
+    first="hu",
 )
 
 

@@ -2,7 +2,9 @@
 
 from experiments.recipe import Context, Recipe
 from otrw_jax import OTReweighting, cross_entropy, ot_reweight
+from otrw_jax.methods.ot_weight_net import ot_weight_net
 from otrw_jax.ot.transport import EntropicOT
+from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.train import Stage
 
 
@@ -23,6 +25,36 @@ def _ot(c: Context) -> list[Stage]:
 
     return [c.erm_stage(), c.stage(make, c.second)]
 
+
+def _ot_net(c: Context) -> list[Stage]:
+    choices = c.second.choices.to_dict()
+    choices["ot"] = EntropicOT(**choices["ot"])
+    nets = {"attention": AttentionWeightNet, "mlp": MLPWeightNet}
+    if c.options.net not in nets:
+        raise ValueError(f"net is {c.options.net!r}; choose {' or '.join(nets)}.")
+
+    def make(model, optimizer, axis_name):
+        return ot_weight_net(
+            model,
+            optimizer,
+            nets[c.options.net](hidden=c.options.hidden),
+            c.optimizer(c.second.weight_optimizer, c.second),
+            c.num_classes,
+            OTReweighting(**choices),
+            net_input=c.options.net_input,
+            loss=c.smoothed(c.second, cross_entropy),
+            axis_name=axis_name,
+        )
+
+    return [c.erm_stage(), c.stage(make, c.second)]
+
+
+weight_net = Recipe(
+    "cross-entropy, then OT re-weighting by a net that gives the weights",
+    _ot_net,
+    {"net": "attention", "net_input": "features", "hidden": 128},
+    second={},
+)
 
 paper = Recipe("cross-entropy, then OT re-weighting as the paper's text has it", _ot, second={})
 released = Recipe(

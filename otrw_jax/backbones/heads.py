@@ -26,6 +26,20 @@ class LinearHead(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=kaiming_normal)(z)
 
 
+class TanhHead(nn.Module):
+    """`LinearHead` with its logits through tanh, as the paper's network for texts has it (table 9).
+
+    Attributes:
+        num_classes: K.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b k"]:
+        return jnp.tanh(nn.Dense(self.num_classes, kernel_init=kaiming_normal)(z))
+
+
 class CosineHead(nn.Module):
     """Cosines of features `[b d]` and class vectors, `[b k]`, in [-1, 1]: no scale and no bias.
 

@@ -105,7 +105,7 @@ def load_dataset(
         raise ValueError(
             f"unknown dataset {name!r}; did you mean {near!r}? There are {', '.join(BUILDERS)}"
         )
-    root = _data_root(data_dir)
+    root = data_root(data_dir)
     folder = _folder(name, root)
     if not folder.exists():
         manual = pathlib.Path(manual_dir or root / "downloads" / "manual").expanduser()
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
         "--manual_dir", help="with files to make it of; default: downloads/manual in data_dir"
     )
     args = parser.parse_args(argv)
-    folder = _folder(args.name, _data_root(args.data_dir))
+    folder = _folder(args.name, data_root(args.data_dir))
     if not folder.exists():
         print(f"preparing {args.name} in {folder}", file=sys.stderr)
     try:
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
-def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return pathlib.Path(root).expanduser()
 

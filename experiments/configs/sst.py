@@ -1,0 +1,74 @@
+"""Imbalanced SST-2 and SST-5 (section 6.2 of the paper): a small network on an encoder's features.
+
+--config=experiments/configs/sst.py:sst2,minority=20,recipe=otrw_paper
+
+The encoder is frozen and its features are kept, so a run takes seconds. Without a folder of a BERT
+(`--config.encoder.folder`) it is all-MiniLM-L6-v2, whose features are of length one; the paper's
+are of BERT, some fifteen times as long, and its learning rates belong to those.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.common import (
+    base,
+    first_stage,
+    head_stage,
+    ot_stage,
+    parse_arguments,
+    second_stages,
+    sgd,
+)
+
+# Training examples of the minority (class 1) in the paper's tables, and of every other class.
+PROTOCOLS = {"sst2": ((100, 50, 20, 10), 1000, 2), "sst5": ((75, 60, 50), 500, 5)}
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """The config; arguments: sst2 or sst5, then minority, recipe."""
+    name, _, rest = (arguments or "sst2").partition(",")
+    if name not in PROTOCOLS:
+        raise ValueError(f"{name!r} is no data set here; begin with sst2 or sst5.")
+    minorities, others, classes = PROTOCOLS[name]
+    given = parse_arguments(rest, minority=minorities[0], recipe="otrw_paper")
+    counts = [others] * classes
+    counts[1] = given.minority
+
+    config = base(given.recipe)
+    config.data = ConfigDict(
+        {
+            "name": name,
+            "data_dir": "",
+            # Where the Stanford trees lie, if they are not to be downloaded.
+            "manual_dir": "",
+            "counts": tuple(counts),
+            "meta_per_class": 10,
+            "held_out_per_class": 20,
+            # Balanced examples for fine-tuning; kept apart from all others.
+            "extra_per_class": 500,
+        }
+    )
+    config.encoder = ConfigDict(
+        {
+            "folder": "",
+            "pooling": "mean",
+            "unit_length": True,
+            "max_length": 64,
+            "lowercase": True,
+        }
+    )
+    config.model = ConfigDict({"name": "mlp", "hidden": (384, 384), "tanh": True})
+    config.stage1 = first_stage(15, 50, sgd(0.05))
+    weights = sgd(4e-2, momentum=0.0, weight_decay=0.0)
+    raw_weights = sgd(0.01, momentum=0.0)
+    head = sgd(0.01)
+    config.stage2 = second_stages(
+        head_stage(10, 50, head, 1),
+        {
+            "otrw_paper": ot_stage("paper", classes, 10, 50, head, weights),
+            "otrw_net": ot_stage("paper", classes, 10, 50, head, weights),
+            "otrw_released": ot_stage("released", classes, 10, 50, sgd(1e-3), raw_weights),
+            "otrw_global": ot_stage("global", classes, 10, 50, head, weights, 1),
+            "otrw_global_sampling": ot_stage("global_sampling", classes, 10, 50, head, weights, 1),
+        },
+    )
+    return config
