@@ -40,6 +40,11 @@ def encoded(dataset: Dataset, config: ConfigDict, cache: pathlib.Path) -> Datase
     )
 
 
+def name_of(config: ConfigDict) -> str:
+    """The encoder's name: its folder's, or that of the one installed."""
+    return pathlib.Path(config.folder).name if config.folder else "all-MiniLM-L6-v2"
+
+
 def features_of(
     texts: np.ndarray, folder: pathlib.Path, config: ConfigDict, cache: pathlib.Path
 ) -> Float[np.ndarray, "n d"]:

@@ -60,7 +60,7 @@ def document(folder: pathlib.Path) -> str:
         if records or table.paper:
             parts.append(f"## {table.title}")
         if table.paper:
-            parts += [OVERVIEW, overview(name, records)]
+            parts += [table.note, overview(name, records)]
         parts += _table_parts(name, records)
     controls = read(folder / "controls.jsonl")
     if controls:
@@ -69,10 +69,6 @@ def document(folder: pathlib.Path) -> str:
         for record in latest.values():
             parts += controls_parts(record)
     return "\n\n".join(parts) + "\n"
-
-
-OVERVIEW = """Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
-protocol. Shortened or changed runs stand in the tables below alone."""
 
 
 def overview(name: str, records: list[dict]) -> str:
@@ -85,7 +81,8 @@ def overview(name: str, records: list[dict]) -> str:
             found = [
                 r
                 for r in records
-                if (r["row"], r["dataset"], r["imbalance_factor"]) == (row, dataset, factor)
+                if (r["row"], r["dataset"], round(r["imbalance_factor"], 2))
+                == (row, dataset, factor)
                 and not r["changes"]
             ]
             paper = published(name, row, dataset, factor)
@@ -140,7 +137,7 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
         paper = published(name, row, one["dataset"], one["imbalance_factor"])
         rows.append(
             [
-                f"`{row}`: {RECIPES[one['recipe']].about}" if name != "table2" else f"`{row}`",
+                _title(name, one),
                 _epochs(one["config"], one["recipe"]),
                 ", ".join(f"{k}={v}" for k, v in one["changes"].items()),
                 spread(error),
@@ -217,6 +214,14 @@ def _with_differences(errors: list[np.ndarray]) -> list[str]:
         spread(plain, 1),
         *(f"{spread(e, 1)} ({spread(e - plain, 1, sign=True)})" for e in others),
     ]
+
+
+def _title(name: str, record: dict) -> str:
+    """A row's name, what its recipe is, and the encoder where there is one."""
+    title = f"`{record['row']}`"
+    if name != "table2":
+        title += f": {RECIPES[record['recipe']].about}"
+    return f"{title} ({record['encoder']})" if "encoder" in record else title
 
 
 def _chosen(record: dict) -> dict:

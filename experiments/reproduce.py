@@ -15,7 +15,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.cli import RECORDS, SEEDS, WORKDIR, run_app
-from experiments.configs import cifar_lt, digits
+from experiments.configs import cifar_lt, digits, sst
+from experiments.encoding import name_of
 from experiments.experiment import Experiment
 from experiments.recipes import RECIPES
 from experiments.records import append, read
@@ -24,7 +25,9 @@ from experiments.rundir import HOW, flatten
 from experiments.tables import TABLES, Row
 from otrw_jax.checkpoints import read_json
 
-DATASET = flags.DEFINE_string("dataset", None, "digits, cifar10 or cifar100; that of the table.")
+DATASET = flags.DEFINE_string(
+    "dataset", None, "digits, cifar10, cifar100, sst2, sst5; that of the table."
+)
 FACTOR = flags.DEFINE_float("imbalance_factor", None, "Largest over smallest; that of the table.")
 ROWS = flags.DEFINE_list("recipes", [], "Rows of the table; all by default.")
 SET = flags.DEFINE_multi_string("set", [], "A field of the config, as stage1.epochs=30.")
@@ -78,7 +81,10 @@ def row_config(row: Row, dataset: str, factor: float, changes: dict) -> ConfigDi
         ValueError: a change of a field that there is not, or to another type.
     """
     arguments = f"imbalance_factor={factor},recipe={row.recipe}"
-    if dataset == "digits":
+    if dataset in sst.PROTOCOLS:
+        minority = round(sst.PROTOCOLS[dataset][1] / factor)
+        config = sst.get_config(f"{dataset},minority={minority},recipe={row.recipe}")
+    elif dataset == "digits":
         config = digits.get_config(arguments)
     else:
         config = cifar_lt.get_config(f"dataset={dataset},{arguments}")
@@ -132,7 +138,8 @@ def run_row(config: ConfigDict, workdir: pathlib.Path, row: str, seeds: list[int
         yield {
             "recipe": config.recipe,
             "dataset": config.data.name,
-            "imbalance_factor": config.data.imbalance_factor,
+            "imbalance_factor": factor_of(config),
+            **({"encoder": name_of(config.encoder)} if "encoder" in config else {}),
             "seed": run.seed,
             **{name: about[name] for name in ("fingerprint", "parameters", "versions", "device")},
             "results": {
@@ -143,6 +150,13 @@ def run_row(config: ConfigDict, workdir: pathlib.Path, row: str, seeds: list[int
             "seeds_together": max(record.get("seeds_together", 1) for record in records),
             "config": resolved(config, run.seed),
         }
+
+
+def factor_of(config: ConfigDict) -> float:
+    """Largest over smallest class."""
+    if "counts" in config.data:
+        return max(config.data.counts) / min(config.data.counts)
+    return config.data.imbalance_factor
 
 
 def runs_of(folder: pathlib.Path, seeds: list[int], first: pathlib.Path | None = None) -> list[Run]:

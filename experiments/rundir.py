@@ -19,6 +19,7 @@ from otrw_jax.model import count_parameters
 # Fields that change how a run is done, and not what comes out of it.
 HOW = (
     "data.data_dir",
+    "data.manual_dir",
     "checkpoint_every",
     "keep_checkpoints",
     "steps_per_call",
