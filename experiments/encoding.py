@@ -64,15 +64,16 @@ def _encode(texts, folder, config):
     bert_config, params = load_bert(folder, config.pooling)
     check_vocabulary(folder / "vocab.txt", bert_config.vocab_size)
     bert = Bert(bert_config, pooling=config.pooling, unit_length=config.unit_length)
-    pieces = tokenize(texts.tolist(), folder / "vocab.txt", config.max_length, config.lowercase)
+    longest = min(config.max_length, bert_config.max_position_embeddings)
+    pieces = tokenize(texts.tolist(), folder / "vocab.txt", longest, config.lowercase)
     apply = jax.jit(lambda params, inputs: bert.apply({"params": params}, inputs, train=False))
     # By length, so that a batch is padded to its own longest; rounded, to compile a few shapes.
     order = np.argsort(pieces["mask"].sum(1), kind="stable")
     parts = []
     for at in track(range(0, len(order), BATCH), f"encoding {len(texts)} sentences"):
         rows = order[np.minimum(np.arange(at, at + BATCH), len(order) - 1)]
-        longest = int(pieces["mask"][rows].sum(1).max())
-        width = min(-(-longest // 16) * 16, pieces["mask"].shape[1])
+        used = int(pieces["mask"][rows].sum(1).max())
+        width = min(-(-used // 16) * 16, pieces["mask"].shape[1])
         inputs = {name: jnp.asarray(values[rows, :width]) for name, values in pieces.items()}
         parts.append(np.asarray(apply(params, inputs)))
     features = np.empty((len(order), parts[0].shape[1]), np.float32)

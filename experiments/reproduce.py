@@ -112,6 +112,8 @@ def resolved(config: ConfigDict, seed: int) -> dict:
     for part in ("stage2", "options"):
         own = {k: v for k, v in config[part].items() if k == config.recipe}
         config[part] = ConfigDict(own)
+    if "encoder" in config:  # Where its files lie decides nothing, and is no one else's business.
+        config.encoder.folder = name_of(config.encoder)
     return {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
 
 

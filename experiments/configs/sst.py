@@ -4,8 +4,7 @@
 
 The encoder is frozen and its features are kept, so a run takes seconds. Without a folder of a BERT
 (`--config.encoder.folder`) it is all-MiniLM-L6-v2, whose features are of length one; the paper's
-are of BERT, some fifteen times as long, and its learning rates belong to those. The rates here are
-not tuned: with 0.05 the bounded logits of the first stage saturate at the majority.
+are of BERT, and its learning rates belong to those. The rates here are not tuned.
 """
 
 from ml_collections import ConfigDict

@@ -150,6 +150,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+    """TFDS's data folder: that given, else `TFDS_DATA_DIR`, else ~/tensorflow_datasets."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return pathlib.Path(root).expanduser()
 

@@ -89,6 +89,20 @@ def test_features_are_kept_and_follow_the_encoder(folders, monkeypatch):
         Experiment(config)
 
 
+def test_features_stay_with_their_sentences(tmp_path):
+    """Sentences of many lengths, more than a batch of them: as each encoded alone."""
+    words = [w for w in (TINY / "vocab.txt").read_text().split() if w.isalpha()]
+    rng = np.random.default_rng(1)
+    texts = np.array([" ".join(rng.choice(words, rng.integers(1, 20))) for _ in range(70)])
+    config = sst.get_config().encoder
+    together = encoding.features_of(texts, TINY, config, tmp_path)
+    assert together.shape == (70, 16)
+    for row in (0, 13, 47, 69):
+        alone = encoding.features_of(texts[row : row + 1], TINY, config, tmp_path)
+        np.testing.assert_allclose(together[row], alone[0], rtol=1e-4, atol=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
 def test_the_protocols_of_the_paper():
     assert sst.get_config("sst2,minority=20").data.counts == (1000, 20)
     assert sst.get_config("sst5,minority=60").data.counts == (500, 60, 500, 500, 500)
