@@ -347,6 +347,7 @@ def test_fields_that_come_or_go_are_named(small_config, tmp_path):
 def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):
     values = {
         "data.data_dir": "elsewhere",
+        "data.manual_dir": "elsewhere",
         "checkpoint_every": 3,
         "keep_checkpoints": 7,
         "steps_per_call": 4,
