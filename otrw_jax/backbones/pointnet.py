@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from otrw_jax.backbones.branches import branch_names
 from otrw_jax.backbones.resnet_cifar import kaiming_normal
 
 # PyTorch's start of linear layers, uniform within ±1/√fan_in, with which the program of
@@ -33,6 +34,9 @@ class SharedMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... d"], train: bool) -> Float[Array, "... w"]:
         start = uniform_fan_in if self.batch_norm else kaiming_normal
+        # Places along one axis: on a CPU, XLA sums gradients over several far more slowly.
+        *places, _ = x.shape
+        x = x.reshape(-1, x.shape[-1])
         for number, width in enumerate(self.widths, 1):
             bias = not self.batch_norm
             x = nn.Dense(width, use_bias=bias, kernel_init=start, name=f"dense{number}")(x)
@@ -45,11 +49,11 @@ class SharedMLP(nn.Module):
                     name=f"norm{number}",
                 )(x)
             x = nn.relu(x)
-        return x
+        return x.reshape(*places, x.shape[-1])
 
 
 class PointNet(nn.Module):
-    """PointNet without transformation nets: clouds `[b n 3]` to features `[b hidden[-1]]`.
+    """PointNet without transformation nets: clouds `[b n 3]` to `[b branches·hidden[-1]]`.
 
     Layers that all points share, the maximum over the points, and fully connected layers; a ReLU
     follows every layer, the last one included. The order of the points does not matter, nor does
@@ -62,15 +66,23 @@ class PointNet(nn.Module):
         batch_norm: whether batch normalisation follows each layer. In training it does see how
             often a point occurs.
         axis_name: mapped axis over which batch normalisation takes its moments; none by default.
+        branches: how many sets of layers after the maximum there are, side by side; their features
+            are put one after another.
+
+    Raises:
+        ValueError: there is no branch; raised when the module is called.
     """
 
     widths: Sequence[int] = (64, 128, 1024)
     hidden: Sequence[int] = (512, 256)
     batch_norm: bool = True
     axis_name: str | None = None
+    branches: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n 3"], train: bool) -> Float[Array, "b d"]:
         norm = (self.batch_norm, self.axis_name)
         x = jnp.max(SharedMLP(self.widths, *norm, name="shared")(x, train), axis=1)
-        return SharedMLP(self.hidden, *norm, name="hidden")(x, train)
+        names = branch_names("hidden", self.branches)
+        parts = [SharedMLP(self.hidden, *norm, name=name)(x, train) for name in names]
+        return jnp.concatenate(parts, axis=-1)

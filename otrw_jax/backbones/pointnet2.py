@@ -7,12 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from otrw_jax.backbones.branches import branch_names
 from otrw_jax.backbones.point_ops import ball_query, farthest_points, gather_points, group
 from otrw_jax.backbones.pointnet import SharedMLP
 
 
 class PointNet2(nn.Module):
-    """PointNet++ with one scale a level: clouds `[b n 3]` to features `[b hidden[-1]]`.
+    """PointNet++ with one scale a level: clouds `[b n 3]` to `[b branches·hidden[-1]]`.
 
     Each level chooses centres among the points of the level before, farthest first, and gives each
     the maximum over its ball of what shared layers make of the points there: their coordinates as
@@ -41,11 +42,13 @@ class PointNet2(nn.Module):
         widths: of the shared layers of each level, and of those over all centres.
         hidden: of the fully connected layers.
         axis_name: mapped axis over which batch normalisation takes its moments; none by default.
+        branches: how many sets of fully connected layers there are, side by side; their features
+            are put one after another.
 
     Raises:
         ValueError: the levels of `points`, `radii`, `neighbours` and `widths` do not fit, the
             centres grow in number from level to level, or there are fewer points than centres or
-            neighbours; raised when the module is called.
+            neighbours, or no branch; raised when the module is called.
     """
 
     points: Sequence[int] = (512, 128)
@@ -54,6 +57,7 @@ class PointNet2(nn.Module):
     widths: Sequence[Sequence[int]] = ((64, 64, 128), (128, 128, 256), (256, 512, 1024))
     hidden: Sequence[int] = (512, 256)
     axis_name: str | None = None
+    branches: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n 3"], train: bool) -> Float[Array, "b d"]:
@@ -70,7 +74,9 @@ class PointNet2(nn.Module):
             x = centres
         x = jnp.concatenate([x, features], axis=-1)
         x = jnp.max(layers(widths_over_all, name="all")(x, train), axis=1)
-        return layers(self.hidden, name="hidden")(x, train)
+        names = branch_names("hidden", self.branches)
+        parts = [layers(self.hidden, name=name)(x, train) for name in names]
+        return jnp.concatenate(parts, axis=-1)
 
     def _check(self) -> None:
         levels = len(self.points)

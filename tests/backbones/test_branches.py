@@ -1,5 +1,7 @@
 """Branches: a network of two is two networks that share all but the last block."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,23 +10,26 @@ import pytest
 from otrw_jax.backbones.branches import has_branch, keep_branch
 from otrw_jax.backbones.heads import LinearHead
 from otrw_jax.backbones.mlp import MLP
+from otrw_jax.backbones.pointnet import PointNet
+from otrw_jax.backbones.pointnet2 import PointNet2
 from otrw_jax.backbones.resnet_cifar import ResNetCifar
 from otrw_jax.model import count_parameters, flax_model
 
 INPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 3)), jnp.float32)
-NETWORKS = {
-    "Dense_1": (MLP((6, 4)), MLP((6, 4), branches=2)),
-    "stage3_block1": (
-        ResNetCifar(depth=8, width=2),
-        ResNetCifar(depth=8, width=2, branches=2),
-    ),
-}
+CLOUDS = INPUTS.reshape(3, 64, 3)
+LEVEL = {"points": (4,), "radii": (1.0,), "neighbours": (5,), "widths": ((4,), (6,))}
+NETWORKS = [
+    ("Dense_1", INPUTS, partial(MLP, (6, 4))),
+    ("stage3_block1", INPUTS, partial(ResNetCifar, depth=8, width=2)),
+    ("hidden", CLOUDS, partial(PointNet, (4, 6), (5, 3))),
+    ("hidden", CLOUDS, partial(PointNet2, hidden=(5, 3), **LEVEL)),
+]
 
 
-@pytest.mark.parametrize("last", NETWORKS)
-def test_features_are_those_of_two_networks_side_by_side(last):
-    single, double = NETWORKS[last]
-    shapes = jax.eval_shape(lambda x: double.init(jax.random.key(0), x, train=False), INPUTS)
+@pytest.mark.parametrize(("last", "inputs", "network"), NETWORKS)
+def test_features_are_those_of_two_networks_side_by_side(last, inputs, network):
+    single, double = network(), network(branches=2)
+    shapes = jax.eval_shape(lambda x: double.init(jax.random.key(0), x, train=False), inputs)
     rng = np.random.default_rng(1)
     variables = jax.tree.map(lambda x: rng.uniform(0.2, 1, x.shape).astype(x.dtype), shapes)
 
@@ -40,9 +45,9 @@ def test_features_are_those_of_two_networks_side_by_side(last):
         }
 
     run = jax.jit(lambda v, x: single.apply(v, x, train=False))
-    wanted = [run(of_branch(branch), INPUTS) for branch in (1, 2)]
+    wanted = [run(of_branch(branch), inputs) for branch in (1, 2)]
     assert last in of_branch(1)["params"]
-    found = jax.jit(lambda v, x: double.apply(v, x, train=False))(variables, INPUTS)
+    found = jax.jit(lambda v, x: double.apply(v, x, train=False))(variables, inputs)
     np.testing.assert_allclose(found, np.concatenate(wanted, axis=1), rtol=1e-5)
 
 
@@ -58,10 +63,13 @@ def test_parameters_of_resnet_32_with_two_branches():
     }
 
 
-@pytest.mark.parametrize("network", [MLP(branches=0), ResNetCifar(depth=8, branches=0)])
-def test_no_branch_is_an_error(network):
+@pytest.mark.parametrize(("last", "inputs", "network"), NETWORKS)
+def test_no_branch_is_an_error(last, inputs, network):
+    del last
     with pytest.raises(ValueError, match="branches is 0; it must be 1 or more"):
-        jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), INPUTS)
+        jax.eval_shape(
+            lambda x: network(branches=0).init(jax.random.key(0), x, train=False), inputs
+        )
 
 
 def test_a_branch_is_kept():
