@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from otrw_jax.backbones.heads import LinearHead, TanhHead
 from otrw_jax.backbones.mlp import MLP
+from otrw_jax.backbones.pointnet import PointNet
+from otrw_jax.backbones.pointnet2 import PointNet2
 from otrw_jax.backbones.resnet_cifar import ResNetCifar
 from otrw_jax.model import Model, flax_model
 
@@ -33,8 +35,28 @@ def make_model(
                 axis_name=axis_name,
                 dtype=activation_type(config.dtype),
             )
+        case "pointnet":
+            backbone = PointNet(
+                widths=tuple(config.widths),
+                hidden=tuple(config.hidden),
+                axis_name=axis_name,
+                branches=branches,
+            )
+        case "pointnet2":
+            levels = config.level1, config.level2
+            backbone = PointNet2(
+                points=tuple(level.points for level in levels),
+                radii=tuple(level.radius for level in levels),
+                neighbours=tuple(level.neighbours for level in levels),
+                widths=(*(tuple(level.widths) for level in levels), tuple(config.widths)),
+                hidden=tuple(config.hidden),
+                axis_name=axis_name,
+                branches=branches,
+            )
         case _:
-            raise ValueError(f"model.name is {config.name!r}; choose mlp or resnet_cifar.")
+            raise ValueError(
+                f"model.name is {config.name!r}; choose mlp, resnet_cifar, pointnet or pointnet2."
+            )
     return flax_model(backbone, head(num_classes))
 
 

@@ -9,10 +9,10 @@ SCHEDULES = ("steps", "cosine")
 def make_optimizer(
     config: ConfigDict, steps_per_epoch: int, epochs: int = 1, sam: float = 0.0
 ) -> optax.GradientTransformation:
-    """SGD as `configs.common.sgd` describes it.
+    """An optimiser as `configs.common.sgd` or `configs.common.adam` describes it.
 
     Args:
-        config: of `sgd`.
+        config: of `sgd` or `adam`.
         steps_per_epoch: steps of an epoch, in which the config counts.
         epochs: of the whole stage, over which a cosine falls to zero.
         sam: radius ρ of sharpness-aware minimisation (Foret et al., ICLR 2021); 0 for none. The
@@ -21,16 +21,14 @@ def make_optimizer(
     Raises:
         ValueError: an unknown optimiser or schedule, or milestones of a cosine.
     """
-    if config.name != "sgd":
-        raise ValueError(f"optimizer.name is {config.name!r}; there is sgd.")
-    optimizer = optax.chain(
-        optax.add_decayed_weights(config.weight_decay),
-        optax.sgd(
-            learning_rate(config, steps_per_epoch, epochs),
-            momentum=config.momentum or None,
-            nesterov=config.nesterov,
-        ),
-    )
+    if config.name not in ("sgd", "adam"):
+        raise ValueError(f"optimizer.name is {config.name!r}; choose sgd or adam.")
+    rate = learning_rate(config, steps_per_epoch, epochs)
+    if config.name == "sgd":
+        rule = optax.sgd(rate, momentum=config.momentum or None, nesterov=config.nesterov)
+    else:
+        rule = optax.adam(rate)
+    optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), rule)
     if not sam:
         return optimizer
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(sam))

@@ -140,6 +140,33 @@ def sgd(
     )
 
 
+def adam(
+    learning_rate: float,
+    *,
+    weight_decay: float = 0.0,
+    milestones: tuple[int, ...] = (),
+    decay: float = 0.01,
+    warmup_epochs: int = 0,
+    schedule: str = "steps",
+) -> ConfigDict:
+    """Adam whose weight decay is added to the gradient, before its moments; the rest as in `sgd`.
+
+    Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, with the constants of its
+    algorithm 1.
+    """
+    return ConfigDict(
+        {
+            "name": "adam",
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "milestones": milestones,
+            "decay": decay,
+            "warmup_epochs": warmup_epochs,
+            "schedule": schedule,
+        }
+    )
+
+
 def head_stage(
     epochs: int, batch_size: int, optimizer: ConfigDict, feature_copies: int
 ) -> ConfigDict:

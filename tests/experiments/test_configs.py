@@ -113,10 +113,10 @@ def test_an_unknown_recipe_suggests_the_nearest():
 
 
 def test_unknown_networks_and_optimisers_are_told():
-    with pytest.raises(ValueError, match=r"model.name is 'vgg'; choose mlp or resnet_cifar"):
+    with pytest.raises(ValueError, match=r"model.name is 'vgg'; choose mlp, resnet_cifar"):
         make_model(ConfigDict({"name": "vgg"}), 10)
-    with pytest.raises(ValueError, match=r"optimizer.name is 'adam'; there is sgd"):
-        make_optimizer(ConfigDict({"name": "adam"}), 1)
+    with pytest.raises(ValueError, match=r"optimizer.name is 'lion'; choose sgd or adam"):
+        make_optimizer(ConfigDict({"name": "lion"}), 1)
 
 
 @pytest.mark.parametrize(
@@ -303,4 +303,19 @@ def test_sgd_adds_the_decayed_weights_to_the_gradient_before_the_momentum(nester
         decayed = gradient + 0.01 * w
         velocity = 0.8 * velocity + decayed
         w -= 0.1 * (decayed + 0.8 * velocity if nesterov else velocity)
+        assert float(params) == pytest.approx(w, rel=1e-5)
+
+
+def test_adam_adds_the_decayed_weights_to_the_gradient_before_the_moments():
+    optimizer = make_optimizer(common.adam(0.1, weight_decay=0.01, milestones=(1,), decay=0.5), 2)
+    w, first, second = 2.0, 0.0, 0.0
+    params = jnp.asarray(w)
+    state = optimizer.init(params)
+    for step, gradient in enumerate((1.0, -0.5, 3.0)):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        decayed = gradient + 0.01 * w
+        first, second = 0.9 * first + 0.1 * decayed, 0.999 * second + 0.001 * decayed**2
+        mean, square = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+        w -= (0.1 if step < 2 else 0.05) * mean / (square**0.5 + 1e-8)
         assert float(params) == pytest.approx(w, rel=1e-5)
