@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.data import load, make_preprocessing, make_split_for
+from experiments.data import choose_test_examples, load, make_preprocessing, make_split_for
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
 from otrw_jax.data.splits import Split
@@ -70,7 +70,10 @@ class Experiment:
         train = stored(split.train)
         meta = viewed(stored(split.meta)) if split.meta.size else None
         view = TrainingData(viewed(train), meta, dataset.num_classes)
-        test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))
+        ids = choose_test_examples(config, dataset, subset_seed)
+        test = Examples(
+            jnp.asarray(dataset.test_inputs[ids]), jnp.asarray(dataset.test_labels[ids])
+        )
         held_out = stored(split.held_out) if split.held_out.size else None
         arrays = self.devices.replicate((DeviceData(train, view), test, held_out))
         return Prepared(split, *arrays)
@@ -78,14 +81,16 @@ class Experiment:
     @property
     def in_a_loop(self) -> bool:
         """Whether many steps go into one call: not for convolutions on CPUs, slow in loops."""
-        return self.config.model.name == "mlp" or jax.default_backend() != "cpu"
+        return self.config.model.name != "resnet_cifar" or jax.default_backend() != "cpu"
 
     def seeds_at_once(self, count: int) -> int:
         """How many of so many seeds are trained together."""
         if self.devices.total > 1:
             return 1
         if self.config.seeds_at_once < 0:
-            return count if self.in_a_loop else 1
+            # On a CPU, large networks are no faster together, and their memory adds up.
+            alone = self.config.model.name != "mlp" and jax.default_backend() == "cpu"
+            return 1 if alone else count
         return self.config.seeds_at_once or count
 
     def loops(self, counts: np.ndarray, seeds: int = 0) -> list[Loop]:
@@ -183,7 +188,9 @@ class Experiment:
         """The evaluations of several seeds, in one program."""
         stacked, first = stack(variables), prepared[0]
         evaluate = self.evaluator(stage, together=True)
-        found = {"test": evaluate(stacked, first.test)}
+        drawn = self.config.data.get("test_per_class", 0)
+        test = stack([one.test for one in prepared]) if drawn else first.test
+        found = {"test": evaluate(stacked, test)}
         if first.held_out is not None:
             held_out = stack([one.held_out for one in prepared])
             found["held_out"] = evaluate(stacked, held_out)

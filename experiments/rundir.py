@@ -106,7 +106,7 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
     }
     write_json(workdir / "run.json", description)
     print(
-        f"{experiment.dataset.name}: {sum(description['counts'])} training images "
+        f"{experiment.dataset.name}: {sum(description['counts'])} training examples "
         f"{description['counts'] if len(description['counts']) <= 10 else ''}, "
         f"subset {description['fingerprint']}, {description['parameters']:,} parameters"
     )
