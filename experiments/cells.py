@@ -257,8 +257,8 @@ class Cells:
             raise ValueError("controls need a meta set: take meta_per_class of 1 or more.")
         ids = prepared.split.meta
         stored = Examples(
-            jnp.asarray(experiment.dataset.train_inputs[ids]),
-            jnp.asarray(experiment.dataset.train_labels[ids]),
+            jnp.asarray(prepared.dataset.train_inputs[ids]),
+            jnp.asarray(prepared.dataset.train_labels[ids]),
         )
 
         def joined(one, other):

@@ -12,15 +12,50 @@ from otrw_jax.data.sources import Dataset, data_root, load_dataset
 from otrw_jax.data.splits import Split, groups_of_copies, make_split, make_split_of_counts
 
 
-def load(config: ConfigDict) -> tuple[Dataset, np.ndarray | None]:
-    """The data set, and for sentences, which are features then, the groups of their copies."""
-    data = config.data
-    dataset = load_dataset(data.name, data.data_dir or None, data.get("manual_dir") or None)
-    if "encoder" not in config:
-        return dataset, None
-    copies = groups_of_copies(dataset.train_inputs, dataset.test_inputs)
-    cache = pathlib.Path(data_root(data.data_dir or None)) / "encoded"
-    return encoded(dataset, config.encoder, cache), copies
+class Source:
+    """A data set, its splits, and what networks are given of it.
+
+    Attributes:
+        dataset: as it is stored.
+    """
+
+    def __init__(self, config: ConfigDict):
+        data = config.data
+        self._data, self._encoder = data, config.get("encoder")
+        self.dataset = load_dataset(
+            data.name, data.data_dir or None, data.get("manual_dir") or None
+        )
+        self._copies = self._features = None
+        if self._encoder:
+            self.dataset = _first(self.dataset, data.first)
+            inputs = self.dataset.train_inputs, self.dataset.test_inputs
+            self._copies = groups_of_copies(*inputs)
+
+    def split(self, seed: int) -> Split:
+        """The parts of the training set under a subset seed."""
+        return make_split_for(self._data, self.dataset.train_labels, self._copies, seed)
+
+    def seen(self, split: Split, seed: int) -> Dataset:
+        """The data set as networks see it: sentences as features, and the test part that is drawn.
+
+        Args:
+            split: its extra examples are those the encoder is fine-tuned on.
+            seed: of the fine-tuning, and of the test part.
+        """
+        if not self._encoder:
+            return choose_test_examples(self._data, self.dataset, seed)
+        cache = pathlib.Path(data_root(self._data.data_dir or None)) / "encoded"
+        if self._encoder.fine_tuning.epochs:
+            return encoded(self.dataset, self._encoder, cache, split.extra, seed)
+        if self._features is None:
+            self._features = encoded(self.dataset, self._encoder, cache, split.extra, seed)
+        return self._features
+
+
+def _first(dataset: Dataset, count: int) -> Dataset:
+    """The first examples of both parts, all where the count is 0."""
+    parts = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+    return dataset._replace(**{name: getattr(dataset, name)[: count or None] for name in parts})
 
 
 def make_preprocessing(config: ConfigDict) -> Preprocessing:
@@ -56,15 +91,15 @@ def make_split_for(
     )
 
 
-def choose_test_examples(config: ConfigDict, dataset: Dataset, seed: int) -> np.ndarray | slice:
-    """The ids of the test examples: all, or `test_per_class` of each class, drawn by the seed.
+def choose_test_examples(config: ConfigDict, dataset: Dataset, seed: int) -> Dataset:
+    """The data set with `test_per_class` test examples of each class, or as it is.
 
     Raises:
         ValueError: a class has fewer.
     """
     count = config.get("test_per_class", 0)
     if not count:
-        return slice(None)
+        return dataset
     labels, names = dataset.test_labels, dataset.class_names
     sizes = np.bincount(labels, minlength=len(names))
     if count > sizes.min():
@@ -72,4 +107,5 @@ def choose_test_examples(config: ConfigDict, dataset: Dataset, seed: int) -> np.
             f"data.test_per_class is {count}, but {names[sizes.argmin()]} has {sizes.min()} test "
             f"examples; take {sizes.min()} or fewer, or 0 for the whole test part."
         )
-    return make_split_of_counts(labels, (count,) * len(names), seed=seed, meta_per_class=0).train
+    ids = make_split_of_counts(labels, (count,) * len(names), seed=seed, meta_per_class=0).train
+    return dataset._replace(test_inputs=dataset.test_inputs[ids], test_labels=labels[ids])

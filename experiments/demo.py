@@ -1,20 +1,33 @@
-"""Shows on real digits what re-weighting does: a table of recipes, pictures, and a checkpoint.
+"""Shows on real data what re-weighting does: a table of recipes, pictures, and a checkpoint.
 
 python -m experiments.demo --workdir=runs/demo
+python -m experiments.demo --data=sst2 --manual_dir=DIR --seeds=0,1 --workdir=runs/demo_sst2
+python -m experiments.demo --data=modelnet10 --manual_dir=DIR --seeds=0 --workdir=runs/demo_clouds
 """
 
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import SEEDS, WORKDIR, run_app
-from experiments.configs import digits
+from experiments.configs import digits, modelnet10, sst
 from experiments.experiment import Experiment
 from experiments.figures import draw
 from experiments.run import train
 from otrw_jax.checkpoints import write_json
+
+DATA = flags.DEFINE_enum(
+    "data", "digits", ["digits", "sst2", "modelnet10"], "What the recipes are shown on."
+)
+MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir", "", "Where the Stanford trees or the clouds lie, if not to be downloaded."
+)
 
 RECIPES = {
     "ce": "cross-entropy",
@@ -23,6 +36,43 @@ RECIPES = {
     "otrw_released": "OT, the authors' program",
     "otrw_global": "OT, global closed form",
     "otrw_global_sampling": "OT, sampling by the global weights",
+}
+NET = {"otrw_net": "OT, weight net"}
+
+
+class Demo(NamedTuple):
+    """What is shown on a data set: a title, recipes with their names, and the config of one."""
+
+    title: str
+    recipes: Mapping[str, str]
+    config: Callable[[str], ConfigDict]
+    pictured: str
+
+
+def _digits(recipe: str) -> ConfigDict:
+    return digits.get_config(f"recipe={recipe}")
+
+
+def _sentences(recipe: str) -> ConfigDict:
+    """A small part of SST-2, on the encoder as it is."""
+    config = sst.get_config(f"sst2,minority=10,fine_tuning=0,recipe={recipe}")
+    config.data.update({"first": 1200, "counts": (300, 10), "extra_per_class": 0})
+    config.data.manual_dir = MANUAL_DIR.value
+    return config
+
+
+def _clouds(recipe: str) -> ConfigDict:
+    """Fewer points, and the lighter network."""
+    config = modelnet10.get_config(f"minority=4,backbone=pointnet,recipe={recipe}")
+    config.data.update({"points": 128, "manual_dir": MANUAL_DIR.value})
+    config.stage1.optimizer.learning_rate = 1e-3
+    return config
+
+
+DEMOS = {
+    "digits": Demo("Long-tailed digits", RECIPES, _digits, "otrw_released"),
+    "sst2": Demo("A part of SST-2, 300 to 10", RECIPES | NET, _sentences, "otrw_net"),
+    "modelnet10": Demo("ModelNet10, 100 to 4", RECIPES | NET, _clouds, "otrw_paper"),
 }
 COLUMNS = {
     "error": "error",
@@ -35,18 +85,19 @@ COLUMNS = {
 def main(argv: list[str]) -> None:
     """Trains every recipe on every seed, prints the table, draws the pictures."""
     del argv
+    demo = DEMOS[DATA.value]
     workdir = pathlib.Path(WORKDIR.value or "runs/demo")
     seeds = [int(seed) for seed in SEEDS.value]
     results = {}
-    for recipe in RECIPES:
-        config = digits.get_config(f"recipe={recipe}")
+    for recipe in demo.recipes:
+        config = demo.config(recipe)
         config.checkpoint_every = config.evaluate_every = 20
         experiment = Experiment(config)
         runs = []
         for seed in seeds:
             first = "" if recipe == "ce" else workdir / "ce" / f"seed_{seed}"
             run = train(experiment, workdir / recipe / f"seed_{seed}", seed, seed, first)
-            runs.append([run["last"][column] for column in COLUMNS])
+            runs.append([run["last"].get(column, np.nan) for column in COLUMNS])
         results[recipe] = np.array(runs)
     write_json(
         workdir / "demo.json",
@@ -56,34 +107,40 @@ def main(argv: list[str]) -> None:
                 recipe: {
                     column: {"mean": float(mean), "std": float(std)}
                     for column, mean, std in zip(COLUMNS, *_mean_std(values), strict=True)
+                    if np.isfinite(mean)
                 }
                 for recipe, values in results.items()
             },
         },
     )
     console = Console(width=100)
-    console.print(table(results, len(seeds)))
-    for sentence in verdicts(results):
+    console.print(table(results, len(seeds), demo))
+    for sentence in verdicts(results, demo):
         console.print(sentence, highlight=False)
-    run = workdir / "otrw_released" / f"seed_{seeds[0]}"
+    run = workdir / demo.pictured / f"seed_{seeds[0]}"
     for path in draw(run):
         print(f"picture: {path}")
     print(f"evaluate a checkpoint: python -m experiments.evaluate --workdir={run}")
 
 
-def table(results: dict[str, np.ndarray], seeds: int) -> Table:
-    """The table: test error and accuracy of the shot groups at the last epoch, in percent."""
-    shown = Table(title=f"Long-tailed digits, test set, last epoch, {seeds} subset seeds (%)")
+def table(results: dict[str, np.ndarray], seeds: int, demo: Demo) -> Table:
+    """The table: test error and accuracy of the shot groups at the last epoch, in percent.
+
+    A group that no class belongs to has no column.
+    """
+    shown = Table(title=f"{demo.title}, test set, last epoch, {seeds} subset seeds (%)")
     shown.add_column("recipe")
-    for column in COLUMNS.values():
-        shown.add_column(column, justify="right")
+    there = np.isfinite(next(iter(results.values()))[0])
+    for column, has in zip(COLUMNS.values(), there, strict=True):
+        if has:
+            shown.add_column(column, justify="right")
     for recipe, values in results.items():
-        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(*_mean_std(values), strict=True)]
-        shown.add_row(RECIPES[recipe], *cells)
+        means = zip(*_mean_std(values[:, there]), strict=True)
+        shown.add_row(demo.recipes[recipe], *(f"{m:.1f} ± {s:.1f}" for m, s in means))
     return shown
 
 
-def verdicts(results: dict[str, np.ndarray]) -> list[str]:
+def verdicts(results: dict[str, np.ndarray], demo: Demo) -> list[str]:
     """Whether each OT preset beats cross-entropy in mean error and on the few-shot classes."""
     columns = list(COLUMNS)
     error, few = columns.index("error"), columns.index("few_accuracy")
@@ -94,8 +151,9 @@ def verdicts(results: dict[str, np.ndarray]) -> list[str]:
             continue
         mean = values.mean(0)
         better = mean[error] < base[error] and mean[few] > base[few]
+        judged = "better" if better else "NOT better"
         sentences.append(
-            f"{RECIPES[recipe]}: {'better' if better else 'NOT better'} than cross-entropy overall "
+            f"{demo.recipes[recipe]}: {judged} than cross-entropy overall "
             f"and on the few-shot classes (error {mean[error] - base[error]:+.1f}, "
             f"few-shot accuracy {mean[few] - base[few]:+.1f})."
         )

@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import WORKDIR, run_app
+from experiments.learned_weights import learned_weights
 from experiments.pictures import confusion_pictures
 from experiments.run import Restored, restore
 from otrw_jax.checkpoints import write_json
@@ -57,7 +58,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
     Raises:
         ValueError: the checkpoint's method learns no weights.
     """
-    weights = getattr(restored.state, "weights", None)
+    weights = learned_weights(restored)
     if weights is None:
         raise ValueError(
             f"{restored.stage.name} of {restored.experiment.config.recipe} learns no weights; "
@@ -68,8 +69,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "weight"])
         ids = restored.prepared.split.train
-        values = np.asarray(weights.values)
-        for row in zip(ids.tolist(), labels.tolist(), values.tolist(), strict=True):
+        for row in zip(ids.tolist(), labels.tolist(), weights.tolist(), strict=True):
             writer.writerow(row)
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.data import choose_test_examples, load, make_preprocessing, make_split_for
+from experiments.data import Source, make_preprocessing
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
+from otrw_jax.data.sources import Dataset
 from otrw_jax.data.splits import Split
 from otrw_jax.devices import first_alone, pick_devices
 from otrw_jax.evaluation import Statistics, make_evaluator
@@ -22,9 +23,18 @@ from otrw_jax.train import DeviceData, Loop, Stage, make_loop
 
 
 class Prepared(NamedTuple):
-    """The data of one seed: the split, the training data, and what is evaluated."""
+    """The data of one seed.
+
+    Attributes:
+        split: its parts, as indices.
+        dataset: the whole, as networks see it.
+        data: what is trained on.
+        test: what is evaluated.
+        held_out: what checkpoints are chosen by, or None.
+    """
 
     split: Split
+    dataset: Dataset
     data: DeviceData
     test: Examples
     held_out: Examples | None
@@ -40,7 +50,8 @@ class Experiment:
         for part in ("stage2", "options"):
             own = {k: v for k, v in config[part].items() if k == self.config.recipe}
             self.config[part] = ConfigDict(own)
-        self.dataset, self._copies = first_alone(lambda: load(self.config))
+        self.source = first_alone(lambda: Source(self.config))
+        self.dataset = self.source.dataset
         self.preprocessing = make_preprocessing(self.config)
         self.devices = pick_devices(self.config.devices)
         num_classes = self.dataset.num_classes
@@ -53,11 +64,12 @@ class Experiment:
             branches=recipe.branches,
         )
         self._loops, self._keepers, self._evaluators = {}, {}, {}
+        self._few = None
 
     def prepare(self, subset_seed: int) -> Prepared:
         """Draws the subset and puts the data on the device."""
-        config, dataset = self.config.data, self.dataset
-        split = make_split_for(config, dataset.train_labels, self._copies, subset_seed)
+        split = self.source.split(subset_seed)
+        dataset = first_alone(lambda: self.source.seen(split, subset_seed))
 
         def stored(ids):
             return Examples(
@@ -70,27 +82,23 @@ class Experiment:
         train = stored(split.train)
         meta = viewed(stored(split.meta)) if split.meta.size else None
         view = TrainingData(viewed(train), meta, dataset.num_classes)
-        ids = choose_test_examples(config, dataset, subset_seed)
-        test = Examples(
-            jnp.asarray(dataset.test_inputs[ids]), jnp.asarray(dataset.test_labels[ids])
-        )
+        test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))
         held_out = stored(split.held_out) if split.held_out.size else None
         arrays = self.devices.replicate((DeviceData(train, view), test, held_out))
-        return Prepared(split, *arrays)
+        self._few = train.inputs[:2]
+        return Prepared(split, dataset, *arrays)
 
     @property
     def in_a_loop(self) -> bool:
         """Whether many steps go into one call: not for convolutions on CPUs, slow in loops."""
-        return self.config.model.name != "resnet_cifar" or jax.default_backend() != "cpu"
+        return self.config.model.name == "mlp" or jax.default_backend() != "cpu"
 
     def seeds_at_once(self, count: int) -> int:
         """How many of so many seeds are trained together."""
         if self.devices.total > 1:
             return 1
         if self.config.seeds_at_once < 0:
-            # On a CPU, large networks are no faster together, and their memory adds up.
-            alone = self.config.model.name != "mlp" and jax.default_backend() == "cpu"
-            return 1 if alone else count
+            return count if self.in_a_loop else 1
         return self.config.seeds_at_once or count
 
     def loops(self, counts: np.ndarray, seeds: int = 0) -> list[Loop]:
@@ -146,8 +154,7 @@ class Experiment:
 
     def fresh_head(self, key):
         """Parameters of a new last layer."""
-        inputs = self.preprocessing.evaluate(jnp.asarray(self.dataset.train_inputs[:2]))
-        return self.model.init(key, inputs)["params"]["head"]
+        return self.model.init(key, self.preprocessing.evaluate(self._few))["params"]["head"]
 
     def stage_key(self, seed: int, index: int):
         """Base key of a stage's order, augmentation and draws."""
@@ -188,8 +195,8 @@ class Experiment:
         """The evaluations of several seeds, in one program."""
         stacked, first = stack(variables), prepared[0]
         evaluate = self.evaluator(stage, together=True)
-        drawn = self.config.data.get("test_per_class", 0)
-        test = stack([one.test for one in prepared]) if drawn else first.test
+        shared = all(one.dataset is first.dataset for one in prepared)
+        test = first.test if shared else stack([one.test for one in prepared])
         found = {"test": evaluate(stacked, test)}
         if first.held_out is not None:
             held_out = stack([one.held_out for one in prepared])

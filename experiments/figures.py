@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments.cli import WORKDIR, run_app
 from experiments.curves import convergence_picture
+from experiments.learned_weights import learned_weights
 from experiments.pictures import (
     class_weights_panels,
     class_weights_picture,
@@ -23,6 +24,7 @@ from experiments.pictures import (
 from experiments.recipes import RECIPES
 from experiments.records import read
 from experiments.run import Restored, restore
+from experiments.sentences import sentences_picture
 from otrw_jax import EntropicOT, combined_cost, feature_cost, label_cost, ot_loss, prototypes
 from otrw_jax.ot import weights as example_weights
 from otrw_jax.ot.transport import transport
@@ -53,9 +55,16 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
         ends[f"{recipe} (stage 2)"] = last
     confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
     convergence_picture(paths[1], {recipe: read(workdir / "metrics.jsonl")})
-    if hasattr(last.state, "weights"):
+    weights = learned_weights(last)
+    if weights is not None:
         paths.append(workdir / "class_weights.png")
-        class_weights_picture(paths[-1], *class_weights_of(last), names)
+        class_weights_picture(paths[-1], *class_weights_of(last, weights), names)
+        train = last.prepared.split.train
+        inputs = last.experiment.dataset.train_inputs[train]
+        if inputs.dtype.kind == "U":
+            paths.append(workdir / "sentences.png")
+            labels = last.experiment.dataset.train_labels[train]
+            sentences_picture(paths[-1], inputs.tolist(), labels, weights, names)
     if first.prepared.data.view.meta is not None:
         paths.append(workdir / "transport.png")
         results, labels = transport_toy(first)
@@ -84,13 +93,14 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
     paths = [folder / "confusion_compared.png", folder / "convergence_compared.png"]
     confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
     convergence_picture(paths[1], dict(zip(ends, histories, strict=True)))
-    panels = {title: end for title, end in ends.items() if hasattr(end.state, "weights")}
+    panels = {}
+    for title, end in ends.items():
+        weights = learned_weights(end)
+        if weights is not None:
+            counts, means = class_weights_of(end, weights)
+            panels[title] = counts, next(iter(means.values()))
     if panels:
         paths.append(folder / "class_weights_compared.png")
-        found = {title: class_weights_of(end) for title, end in panels.items()}
-        panels = {
-            title: (counts, next(iter(means.values()))) for title, (counts, means) in found.items()
-        }
         class_weights_panels(paths[-1], panels, names)
     return paths
 
@@ -101,12 +111,13 @@ def confusion_of(end: Restored) -> np.ndarray:
     return np.asarray(evaluate(end.state.variables, end.prepared.test).confusion)
 
 
-def class_weights_of(end: Restored) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def class_weights_of(
+    end: Restored, weights: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Training examples of each class, and the mean weight of a class's examples, by recipe."""
     labels = np.asarray(end.prepared.data.raw.labels)
-    values = np.asarray(end.state.weights.values)
     counts = end.prepared.split.counts
-    means = np.bincount(labels, values, len(counts)) / np.maximum(counts, 1)
+    means = np.bincount(labels, weights, len(counts)) / np.maximum(counts, 1)
     return counts, {end.experiment.config.recipe: means}
 
 

@@ -13,9 +13,11 @@ from experiments.benchmarks.tables import spread
 from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
 from experiments.cli import RECORDS, run_app
+from experiments.findings import chosen, errors, findings
+from experiments.published import Column
 from experiments.recipes import RECIPES
 from experiments.records import read
-from experiments.tables import TABLES, columns_of, published
+from experiments.tables import TABLES, columns_of, published_error
 
 OUT = flags.DEFINE_string("out", "docs/results.md", "The document.")
 
@@ -60,7 +62,7 @@ def document(folder: pathlib.Path) -> str:
         if records or table.paper:
             parts.append(f"## {table.title}")
         if table.paper:
-            parts += [table.note, overview(name, records)]
+            parts += [table.note, overview(name, records), *findings(name, records)]
         parts += _table_parts(name, records)
     controls = read(folder / "controls.jsonl")
     if controls:
@@ -77,20 +79,13 @@ def overview(name: str, records: list[dict]) -> str:
     rows = []
     for row, about in TABLES[name].rows.items():
         cells = []
-        for dataset, factor in columns:
-            found = [
-                r
-                for r in records
-                if (r["row"], r["dataset"], round(r["imbalance_factor"], 2))
-                == (row, dataset, factor)
-                and not r["changes"]
-            ]
-            paper = published(name, row, dataset, factor)
-            ours = spread([_chosen(r)["error"] for r in found])
+        for column in columns:
+            paper = published_error(name, row, column)
+            ours = spread(errors(records, row, column))
             cells.append(f"{ours} ({paper:.2f})" if paper is not None else ours)
         if about.paper or any(cells):
             rows.append([f"`{row}`", *(cell.strip() for cell in cells)])
-    return markdown_table(["row", *(f"{d}, {f:g}" for d, f in columns)], rows)
+    return markdown_table(["row", *(column.title for column in columns)], rows)
 
 
 def _table_parts(name: str, records: list[dict]) -> list[str]:
@@ -133,8 +128,9 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
     rows = []
     for (row, _), group in _grouped(known, "row", "setting"):
         one = group[0]
-        error = [_chosen(record)["error"] for record in group]
-        paper = published(name, row, one["dataset"], one["imbalance_factor"])
+        error = [chosen(record)["error"] for record in group]
+        at = Column(one["dataset"], one["imbalance_factor"])
+        paper = published_error(name, row, at)
         rows.append(
             [
                 _title(name, one),
@@ -142,7 +138,7 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
                 ", ".join(f"{k}={v}" for k, v in one["changes"].items()),
                 spread(error),
                 *(
-                    spread([_chosen(r).get(f"{shot}_accuracy") for r in group], 1, False)
+                    spread([chosen(r).get(f"{shot}_accuracy") for r in group], 1, False)
                     for shot in ("many", "medium", "few")
                 ),
                 spread(_values(group, "last", "error")),
@@ -217,16 +213,14 @@ def _with_differences(errors: list[np.ndarray]) -> list[str]:
 
 
 def _title(name: str, record: dict) -> str:
-    """A row's name, what its recipe is, and the encoder where there is one."""
-    title = f"`{record['row']}`"
-    if name != "table2":
+    """A row's name, what its recipe is, and the network or the encoder where it is to be named."""
+    title, config = f"`{record['row']}`", record["config"]
+    if not any("choices" in change for change in TABLES[name].rows[record["row"]].changes):
         title += f": {RECIPES[record['recipe']].about}"
-    return f"{title} ({record['encoder']})" if "encoder" in record else title
-
-
-def _chosen(record: dict) -> dict:
-    """The result by the held-out part, or of the last epoch where there is none."""
-    return record["results"]["best_held_out"] or record["results"]["last"]
+    if "encoder" in record:
+        epochs = config["encoder.fine_tuning.epochs"]
+        return f"{title} ({record['encoder']}, {epochs} epochs of fine-tuning)"
+    return f"{title} ({config['model.name']})" if record["dataset"] == "modelnet10" else title
 
 
 def _values(records: list[dict], which: str, name: str) -> list[float | None]:

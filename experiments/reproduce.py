@@ -3,8 +3,9 @@
 python -m experiments.reproduce table1 --dataset=cifar10 --imbalance_factor=100 --seeds=0,1,2 \\
     --recipes=ce,ldam_drw,otrw_released --set=stage1.epochs=30
 
-Runs that are recorded are skipped, interrupted ones go on. Recipes that begin with cross-entropy
-share its first stage. `experiments.report` makes the document of the records.
+Runs that are recorded are skipped, also those that another table has; interrupted ones go on.
+Recipes that begin with cross-entropy share its first stage. `experiments.report` makes the document
+of the records.
 """
 
 import ast
@@ -15,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.cli import RECORDS, SEEDS, WORKDIR, run_app
-from experiments.configs import cifar_lt, digits, sst
+from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.encoding import name_of
 from experiments.experiment import Experiment
 from experiments.recipes import RECIPES
@@ -26,13 +27,20 @@ from experiments.tables import TABLES, Row
 from otrw_jax.checkpoints import read_json
 
 DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, cifar10, cifar100, sst2, sst5; that of the table."
+    "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."
 )
 FACTOR = flags.DEFINE_float("imbalance_factor", None, "Largest over smallest; that of the table.")
 ROWS = flags.DEFINE_list("recipes", [], "Rows of the table; all by default.")
 SET = flags.DEFINE_multi_string("set", [], "A field of the config, as stage1.epochs=30.")
 
-KEPT = ("epoch", "error", "many_accuracy", "medium_accuracy", "few_accuracy")
+KEPT = (
+    "epoch",
+    "error",
+    "balanced_accuracy",
+    "many_accuracy",
+    "medium_accuracy",
+    "few_accuracy",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -48,18 +56,28 @@ def main(argv: list[str]) -> None:
     dataset = DATASET.value or table.dataset
     factor = FACTOR.value or table.imbalance_factor
     changes = dict(parse_change(text) for text in SET.value)
-    path = pathlib.Path(RECORDS.value) / f"{name}.jsonl"
+    folder = pathlib.Path(RECORDS.value)
+    path = folder / f"{name}.jsonl"
+    elsewhere = [r for other in TABLES if other != name for r in read(folder / f"{other}.jsonl")]
     workdir = pathlib.Path(WORKDIR.value or "runs") / name / f"{dataset}_if{factor:g}"
     for row in ROWS.value or table.rows:
         config = row_config(table.rows[row], dataset, factor, changes)
+        told = {k: v for k, v in changes.items() if k not in HOW}
+        about = {"table": name, "row": row, "changes": told}
         known = [record for record in read(path) if record["row"] == row]
         left = [seed for seed in seeds if not any(is_of(r, config, seed) for r in known)]
+        for seed in list(left):
+            for record in elsewhere:
+                if is_of(record, config, seed):
+                    append(path, record | about)
+                    print(f"{row}, seed {seed}: the run recorded in {record['table']}")
+                    left.remove(seed)
+                    break
         if not left:
             print(f"{row}: all of {len(seeds)} seeds are recorded.")
             continue
         for record in run_row(config, workdir, row, left):
-            told = {k: v for k, v in changes.items() if k not in HOW}
-            append(path, {"table": name, "row": row, "changes": told, **record})
+            append(path, about | record)
             print(f"{row}, seed {record['seed']}: recorded in {path}", flush=True)
 
 
@@ -84,6 +102,10 @@ def row_config(row: Row, dataset: str, factor: float, changes: dict) -> ConfigDi
     if dataset in sst.PROTOCOLS:
         minority = round(sst.PROTOCOLS[dataset][1] / factor)
         config = sst.get_config(f"{dataset},minority={minority},recipe={row.recipe}")
+    elif dataset == "modelnet10":
+        minority, network = round(100 / factor), {**changes, **row.changes}.get("model.name")
+        network = f"backbone={network}," if network else ""
+        config = modelnet10.get_config(f"minority={minority},{network}recipe={row.recipe}")
     elif dataset == "digits":
         config = digits.get_config(arguments)
     else:

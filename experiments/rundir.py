@@ -80,7 +80,7 @@ def alone_in(workdir: pathlib.Path):
 def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """Names of the fields in which the first stages of two runs differ."""
     found, wanted = (flatten(read_json(path / "config.json")) for path in (one, other))
-    parts = ("data.", "model.", "stage1.", "seed", "subset_seed")
+    parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]
     if len({RECIPES[name].first for name in recipes}) > 1:
         return ["recipe"]

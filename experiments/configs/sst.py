@@ -29,7 +29,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     if name not in PROTOCOLS:
         raise ValueError(f"{name!r} is no data set here; begin with sst2 or sst5.")
     minorities, others, classes = PROTOCOLS[name]
-    given = parse_arguments(rest, minority=minorities[0], recipe="otrw_paper")
+    given = parse_arguments(rest, minority=minorities[0], recipe="otrw_paper", fine_tuning=5)
     counts = [others] * classes
     counts[1] = given.minority
 
@@ -40,6 +40,8 @@ def get_config(arguments: str = "") -> ConfigDict:
             "data_dir": "",
             # Where the Stanford trees lie, if they are not to be downloaded.
             "manual_dir": "",
+            # Of each part, only so many sentences, in the order of a hash; 0 is all.
+            "first": 0,
             "counts": tuple(counts),
             "meta_per_class": 10,
             "held_out_per_class": 20,
@@ -51,9 +53,11 @@ def get_config(arguments: str = "") -> ConfigDict:
         {
             "folder": "",
             "pooling": "mean",
-            "unit_length": True,
+            "unit_length": False,
             "max_length": 64,
             "lowercase": True,
+            # On the extra examples, by Adam; the encoder is as it is where there are no epochs.
+            "fine_tuning": {"epochs": given.fine_tuning, "batch_size": 8, "learning_rate": 5e-6},
         }
     )
     config.model = ConfigDict({"name": "mlp", "hidden": (384, 384), "tanh": True})

@@ -1,5 +1,8 @@
 """Recipes of OT re-weighting, on the network of a first stage of cross-entropy."""
 
+import flax.linen as nn
+from ml_collections import ConfigDict
+
 from experiments.recipe import Context, Recipe
 from otrw_jax import OTReweighting, cross_entropy, ot_reweight
 from otrw_jax.methods.ot_weight_net import ot_weight_net
@@ -26,18 +29,29 @@ def _ot(c: Context) -> list[Stage]:
     return [c.erm_stage(), c.stage(make, c.second)]
 
 
+NETS = {"attention": AttentionWeightNet, "mlp": MLPWeightNet}
+
+
+def net_of(options: ConfigDict) -> nn.Module:
+    """The weight net of `config.options.otrw_net`.
+
+    Raises:
+        ValueError: there is no such net.
+    """
+    if options.net not in NETS:
+        raise ValueError(f"net is {options.net!r}; choose {' or '.join(NETS)}.")
+    return NETS[options.net](hidden=options.hidden)
+
+
 def _ot_net(c: Context) -> list[Stage]:
     choices = c.second.choices.to_dict()
     choices["ot"] = EntropicOT(**choices["ot"])
-    nets = {"attention": AttentionWeightNet, "mlp": MLPWeightNet}
-    if c.options.net not in nets:
-        raise ValueError(f"net is {c.options.net!r}; choose {' or '.join(nets)}.")
 
     def make(model, optimizer, axis_name):
         return ot_weight_net(
             model,
             optimizer,
-            nets[c.options.net](hidden=c.options.hidden),
+            net_of(c.options),
             c.optimizer(c.second.weight_optimizer, c.second),
             c.num_classes,
             OTReweighting(**choices),

@@ -138,7 +138,7 @@ def ot_weight_net(
 
     def step(state, batch, meta):
         now = passes(state, batch, meta)
-        own = _input_of(net_input, now.features, batch.labels, now.losses, num_classes)
+        own = net_inputs(net_input, now.features, batch.labels, now.losses, num_classes)
         inputs = everywhere(own, axis_name)
 
         def weights_of(net_params):
@@ -164,13 +164,22 @@ def ot_weight_net(
     return Method(init, step, refresh)
 
 
-def _input_of(
+def net_inputs(
     net_input: NetInput,
     z: Float[Array, "b d"],
     labels: Int[Array, "b"],
     losses: Float[Array, "b"],
     num_classes: int,
 ) -> Float[Array, "b e"]:
+    """What the net sees of a batch.
+
+    Args:
+        net_input: as of `ot_weight_net`.
+        z: features.
+        labels: classes, in 0..K-1.
+        losses: of the examples.
+        num_classes: number of classes K.
+    """
     match net_input:
         case "features":
             return z

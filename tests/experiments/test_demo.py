@@ -7,13 +7,13 @@ from absl.testing import flagsaver
 from rich.console import Console
 
 from experiments import demo
-from experiments.configs import digits
 from otrw_jax.checkpoints import read_json
 
 pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
 
 # Columns: error, many, medium, few; a row a seed.
 CE = np.array([[30.0, 95.0, 80.0, 50.0], [40.0, 90.0, 70.0, 40.0]])
+DIGITS = demo.DEMOS["digits"]
 RESULTS = {
     "ce": CE,
     "cb": np.add(CE, [-5.0, 0.0, 0.0, 10.0]),
@@ -27,7 +27,7 @@ RESULTS = {
 def test_the_table_has_means_and_deviations_of_every_recipe():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(demo.table(RESULTS, 2))
+        console.print(demo.table(RESULTS, 2, DIGITS))
     text = captured.get()
     assert "2 subset seeds" in text
     lines = {
@@ -47,12 +47,30 @@ def test_the_table_has_means_and_deviations_of_every_recipe():
 def test_one_seed_has_no_deviation():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(demo.table({"ce": CE[:1]}, 1))
+        console.print(demo.table({"ce": CE[:1]}, 1, DIGITS))
     assert "30.0 ± 0.0" in captured.get()
 
 
+def test_a_group_without_classes_has_no_column():
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(demo.table({"ce": np.where([1, 1, 0, 1], CE, np.nan)}, 2, DIGITS))
+    text = captured.get()
+    assert "medium" not in text and "few" in text and "nan" not in text
+
+
+@pytest.mark.parametrize("name", demo.DEMOS)
+def test_every_demo_has_a_config_for_each_of_its_recipes(name):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["demo", "--manual_dir=somewhere"])
+        for recipe in demo.DEMOS[name].recipes:
+            config = demo.DEMOS[name].config(recipe)
+            assert config.recipe == recipe and config.data.name == name
+    assert demo.DEMOS[name].pictured in demo.DEMOS[name].recipes
+
+
 def test_the_verdicts_say_what_the_numbers_say():
-    sentences = dict(zip(list(RESULTS)[2:], demo.verdicts(RESULTS), strict=True))
+    sentences = dict(zip(list(RESULTS)[2:], demo.verdicts(RESULTS, DIGITS), strict=True))
     for recipe, sentence in sentences.items():
         assert sentence.startswith(f"{demo.RECIPES[recipe]}: ")
     assert sentences["otrw_paper"] == (
@@ -69,9 +87,9 @@ def test_the_verdicts_say_what_the_numbers_say():
 
 def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
     recipes = ("ce", "otrw_released")
-    monkeypatch.setattr(demo, "RECIPES", {recipe: demo.RECIPES[recipe] for recipe in recipes})
-    configs = {f"recipe={recipe}": small_config(recipe) for recipe in recipes}
-    monkeypatch.setattr(digits, "get_config", configs.__getitem__)
+    names = {recipe: demo.RECIPES[recipe] for recipe in recipes}
+    small = DIGITS._replace(recipes=names, config=small_config)
+    monkeypatch.setitem(demo.DEMOS, "digits", small)
     monkeypatch.setattr(sys, "argv", ["demo"])
     with flagsaver.flagsaver():
         flags.FLAGS(["demo", "--seeds=0", f"--workdir={tmp_path}"])
@@ -79,7 +97,7 @@ def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
     values = read_json(tmp_path / "demo.json")
     assert values["seeds"] == [0]
     out = capsys.readouterr().out
-    for recipe, title in demo.RECIPES.items():
+    for recipe, title in names.items():
         last = read_json(tmp_path / recipe / "seed_0" / "results.json")["last"]
         assert values[recipe] == {
             column: {"mean": last[column], "std": 0.0} for column in demo.COLUMNS

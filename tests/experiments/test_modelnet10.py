@@ -57,6 +57,7 @@ def small(folders, recipe, backbone="pointnet"):
     )
     config.model.update({"widths": (32,), "hidden": (16,)})
     if backbone == "pointnet2":
+        config.model.hidden = ()
         config.model.level1.update({"points": 16, "radius": 0.5, "neighbours": 8, "widths": (8,)})
         config.model.level2.update({"points": 4, "radius": 1.0, "neighbours": 8, "widths": (16,)})
     config.stage1.update({"epochs": 4, "batch_size": 12})
@@ -104,8 +105,8 @@ def test_a_recipe_on_clouds(runs, recipe, backbone):
     assert prepared.data.raw.inputs.shape == (75, 1024, 3)
     assert prepared.data.view.meta.inputs.shape == (20, 64, 3)
     last = results["last"]
-    # Guessing gives 90 %; where classes are alike in size, so are both accuracies.
-    assert 0 <= last["error"] <= 80
+    # Guessing gives nearly 90 %; where classes are alike in size, so are both accuracies.
+    assert 0 <= history_of(workdir)[-1]["train_error"] <= 80
     assert last["balanced_accuracy"] == pytest.approx(100 - last["error"], abs=1e-3)
     run = read_json(workdir / "run.json")
     assert run["counts"] == [3, *[8] * 9]

@@ -2,6 +2,7 @@
 
 import copy
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import report, reproduce
+from experiments.published import PAPER, Column
 from experiments.records import append, read
-from experiments.tables import PAPER, TABLES, published
+from experiments.tables import TABLES, columns_of, published_error
 from otrw_jax.checkpoints import read_json
 
 pytestmark = pytest.mark.usefixtures("cached")
@@ -110,17 +112,53 @@ def test_ours_beside_the_papers(recorded, tmp_path):
     assert [cell.strip() for cell in without.split("|")][-4:-2] == ["", ""]
 
 
-def test_every_row_of_the_papers_tables_is_one_of_ours():
-    paper = read_json(PAPER)
-    for name in ("table1", "table2"):
-        ours = {row.paper for row in TABLES[name].rows.values()} - {None}
-        assert ours == set(paper[name]["rows"])
-    assert published("table1", "otrw_paper", "cifar100", 50.0) == 47.5
-    assert published("table1", "bbn", "cifar10", 200.0) is None
-    assert published("table2", "from_scratch", "cifar100", 200.0) == 55.07
-    # Accuracies are told as errors, and 1000:20 is a factor of 50.
-    assert published("table5", "ce", "sst2", 50.0) == pytest.approx(49.46)
-    assert published("table5", "hu", "sst5", 500 / 75) is None
+# Of the paper's table 5: methods without a published formula.
+NO_FORMULA = {"Hu et al. + regularization", "Constraint-based re-weighting"}
+
+
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.paper])
+def test_every_row_of_the_papers_tables_is_one_of_ours(name):
+    table = TABLES[name]
+    ours = {row.paper for row in table.rows.values()} - {None}
+    assert ours == set(read_json(PAPER)[table.paper]["rows"]) - NO_FORMULA
+    # And every row has a config on every column.
+    for column in columns_of(name):
+        for row in list(table.rows.values())[:3]:
+            config = reproduce.row_config(row, *column[:2], {})
+            assert config.data.name == column.dataset
+            assert reproduce.factor_of(config) == pytest.approx(column.imbalance_factor, abs=0.01)
+
+
+def test_the_papers_figures():
+    def figure(table, row, *column):
+        return published_error(table, row, Column(*column))
+
+    assert figure("table1", "otrw_paper", "cifar100", 50.0) == 47.5
+    assert figure("table1", "bbn", "cifar10", 200.0) is None
+    assert figure("table2", "from_scratch", "cifar100", 200.0) == 55.07
+    # Accuracies are told as errors, and 1000:20 is a factor of 50, as 4:100 is one of 25.
+    assert figure("table5", "vanilla", "sst2", 50.0) == pytest.approx(49.46)
+    assert figure("table5", "hu", "sst5", 500 / 75) is None
+    assert figure("table12", "otrw_paper", "modelnet10", 25.0) == pytest.approx(14.85)
+    assert figure("table12", "otrw_paper", "modelnet10", 25.0, True) == pytest.approx(16.2)
+    assert [c.title for c in columns_of("table12")][:2] == [
+        "modelnet10, 100",
+        "modelnet10, 100, by class",
+    ]
+
+
+def test_a_run_that_another_table_has_is_not_repeated(
+    recorded, call, tmp_path, monkeypatch, capsys
+):
+    """Rows of two tables with one config: one is run, the other's record is of that run."""
+    shutil.copytree(recorded / "records", tmp_path / "records")
+    monkeypatch.setitem(TABLES, "other", TABLES["digits"])
+    monkeypatch.setattr(reproduce, "run_row", None)
+    (one, *_) = read(tmp_path / "records" / "digits.jsonl")
+    call(tmp_path, "--recipes=ce", "--seeds=0", "other")
+    (copied,) = read(tmp_path / "records" / "other.jsonl")
+    assert copied == one | {"table": "other"}
+    assert "the run recorded in digits" in capsys.readouterr().out
 
 
 def test_the_committed_document_is_that_of_the_committed_records():

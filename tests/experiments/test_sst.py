@@ -3,13 +3,17 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import encoding
 from experiments.configs import sst
 from experiments.experiment import Experiment
-from experiments.run import train
+from experiments.figures import draw
+from experiments.fine_tuning import fine_tuned
+from experiments.learned_weights import learned_weights
+from experiments.run import restore, train
 from otrw_jax.checkpoints import read_json
 
 pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
@@ -20,7 +24,7 @@ TINY = pathlib.Path(__file__).parents[1] / "backbones" / "data" / "tiny_bert"
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Made trees of two kinds of sentences, of words that the small encoder knows."""
-    words = [w for w in (TINY / "vocab.txt").read_text().split() if w.isalpha()]
+    words = [w for w in (TINY / "vocab.txt").read_text().split() if w.isalpha() and w.isascii()]
     good, bad = words[: len(words) // 2], words[len(words) // 2 :]
     rng = np.random.default_rng(0)
     root = tmp_path_factory.mktemp("sst")
@@ -52,6 +56,7 @@ def small(folders, recipe):
         }
     )
     config.encoder.folder = str(TINY)
+    config.encoder.fine_tuning.update({"epochs": 0, "batch_size": 2, "learning_rate": 1e-3})
     config.model.hidden = (16,)
     config.stage1.update({"epochs": 2, "batch_size": 8})
     for stage in config.stage2.values():
@@ -63,6 +68,7 @@ def small(folders, recipe):
 def test_a_recipe_on_sentences(folders, recipe, tmp_path):
     experiment = Experiment(small(folders, recipe))
     prepared = experiment.prepare(0)
+    assert prepared.dataset.name == "sst2"
     assert prepared.data.raw.inputs.shape == (24, 16)
     assert prepared.split.counts.tolist() == [20, 4] and len(prepared.split.extra) == 4
     results = train(experiment, tmp_path, 0, 0)
@@ -71,36 +77,108 @@ def test_a_recipe_on_sentences(folders, recipe, tmp_path):
     assert train(experiment, tmp_path, 0, 0) == results
 
 
+def seen(config, seed=0):
+    """The data set as the network of a run sees it."""
+    return Experiment(config).prepare(seed).dataset
+
+
 def test_features_are_kept_and_follow_the_encoder(folders, monkeypatch):
-    first = Experiment(small(folders, "ce")).dataset
+    config = small(folders, "ce")
+    config.encoder.unit_length = True
+    first = seen(config)
     assert first.train_inputs.shape == (len(first.train_labels), 16)
     np.testing.assert_allclose(np.linalg.norm(first.train_inputs, axis=1), 1, rtol=1e-4)
 
     def again(*args):
         raise AssertionError("encoded twice")
 
-    monkeypatch.setattr(encoding, "_encode", again)
-    np.testing.assert_array_equal(
-        Experiment(small(folders, "ce")).dataset.train_inputs, first.train_inputs
-    )
-    config = small(folders, "ce")
+    monkeypatch.setattr(encoding.Encoder, "__call__", again)
+    np.testing.assert_array_equal(seen(config).train_inputs, first.train_inputs)
     config.encoder.pooling = "cls"
     with pytest.raises(AssertionError, match="encoded twice"):
-        Experiment(config)
+        seen(config)
 
 
-def test_features_stay_with_their_sentences(tmp_path):
+def test_features_stay_with_their_sentences():
     """Sentences of many lengths, more than a batch of them: as each encoded alone."""
-    words = [w for w in (TINY / "vocab.txt").read_text().split() if w.isalpha()]
+    words = [w for w in (TINY / "vocab.txt").read_text().split() if w.isalpha() and w.isascii()]
     rng = np.random.default_rng(1)
     texts = np.array([" ".join(rng.choice(words, rng.integers(1, 20))) for _ in range(70)])
     config = sst.get_config().encoder
-    together = encoding.features_of(texts, TINY, config, tmp_path)
+    config.folder = str(TINY)
+    encode, params = encoding.read_encoder(config)
+    together = encode(params, texts)
     assert together.shape == (70, 16)
     for row in (0, 13, 47, 69):
-        alone = encoding.features_of(texts[row : row + 1], TINY, config, tmp_path)
+        alone = encode(params, texts[row : row + 1])
         np.testing.assert_allclose(together[row], alone[0], rtol=1e-4, atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+def test_an_encoder_is_fine_tuned_on_the_extra_examples_of_its_seed(folders, monkeypatch):
+    config = small(folders, "ce")
+    frozen = seen(config)
+    config.data.extra_per_class = 8
+    config.encoder.fine_tuning.epochs = 4
+    tuned, other = seen(config), seen(config, 1)
+    assert np.abs(tuned.train_inputs - frozen.train_inputs).max() > 1e-2
+    assert np.abs(tuned.train_inputs - other.train_inputs).max() > 1e-3
+    # The minority changes what is trained on, not what the encoder is tuned on.
+    monkeypatch.setattr(encoding, "fine_tuned", None)
+    config.data.counts = (20, 2)
+    np.testing.assert_array_equal(seen(config).train_inputs, tuned.train_inputs)
+    with pytest.raises(TypeError):
+        seen(config, 2)
+
+
+def test_fine_tuning_learns_its_examples_and_leaves_what_it_was_given(folders):
+    config = small(folders, "ce")
+    config.encoder.fine_tuning.update({"epochs": 30, "batch_size": 4})
+    source = Experiment(config).source.dataset
+    encode, params = encoding.read_encoder(config.encoder)
+    texts, labels = source.train_inputs[:16], source.train_labels[:16]
+    before = jax.tree.map(np.asarray, params)
+    arguments = encode.network, params, encode.pieces(texts), labels, 2, config.encoder.fine_tuning
+    tuned = fine_tuned(*arguments, seed=0)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    def margin(params):
+        """How far the classes' means lie apart, against how far examples lie from theirs."""
+        z = encode(params, texts)
+        means = np.stack([z[labels == c].mean(0) for c in (0, 1)])
+        return (
+            np.linalg.norm(means[0] - means[1]) / np.linalg.norm(z - means[labels], axis=1).mean()
+        )
+
+    assert margin(tuned) > 2 * margin(params)
+    again = fine_tuned(*arguments, seed=0)
+    for one, other in zip(jax.tree.leaves(tuned), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_an_encoder_cannot_be_fine_tuned_on(folders):
+    config = small(folders, "ce")
+    config.encoder.fine_tuning.update({"epochs": 1, "batch_size": 6})
+    with pytest.raises(ValueError, match="batches of 6, and there are 4 extra examples"):
+        seen(config)
+    config.data.extra_per_class = 0
+    with pytest.raises(ValueError, match=r"there are none: set data\.extra_per_class"):
+        seen(config)
+
+
+@pytest.mark.parametrize("recipe", ["otrw_paper", "otrw_net"])
+def test_the_sentences_that_weigh_most_are_drawn(folders, recipe, tmp_path):
+    config = small(folders, recipe)
+    train(Experiment(config), tmp_path, 0, 0)
+    end = restore(tmp_path)
+    weights = learned_weights(end)
+    assert weights.shape == (24,) and np.isfinite(weights).all()
+    if recipe == "otrw_net":
+        assert weights.mean() == pytest.approx(1, rel=0.05)
+    paths = {path.name for path in draw(tmp_path)}
+    assert {"sentences.png", "class_weights.png"} <= paths
+    assert (tmp_path / "sentences.png").stat().st_size > 10_000
 
 
 def test_the_protocols_of_the_paper():

@@ -1,0 +1,118 @@
+"""What a table's records say beside the paper's figures, in sentences made of them."""
+
+import numpy as np
+
+from experiments.published import Column
+from experiments.tables import TABLES, columns_of, published_error
+
+# Rows of which a sentence is told wherever both have errors: the first against the second.
+PAIRS = (
+    ("otrw_net", "ce"),
+    ("otrw_net", "proportion"),
+    ("otrw_net", "logit_adjustment"),
+    ("otrw_net", "meta_logistic"),
+    ("otrw_net", "meta_centroids"),
+    ("otrw_paper", "ce"),
+    ("otrw_paper", "logit_adjustment"),
+    ("otrw_paper", "meta_logistic"),
+    ("combined_whole", "label_whole"),
+    ("combined_whole", "feature_whole"),
+    ("combined_whole", "combined_prototype"),
+    ("combined_whole", "combined_random"),
+    ("given", "dynamic"),
+    ("combined", "label"),
+)
+LEAST = 4
+
+
+def findings(name: str, records: list[dict]) -> list[str]:
+    """Sentences on a table: whether rows order as the paper's do, and chosen pairs of rows.
+
+    Args:
+        name: of the table.
+        records: of its runs; those that changed the protocol do not count.
+    """
+    columns = [column for column in columns_of(name) if not column.of_classes]
+    lines = [line for column in columns if (line := _order(name, records, column))]
+    lines += [line for pair in PAIRS if (line := _pair(name, records, columns, *pair))]
+    return ["\n".join(f"- {line}" for line in lines)] if lines else []
+
+
+def errors(records: list[dict], row: str, column: Column) -> list[float]:
+    """Errors of a row's runs of the whole protocol, by seed, held-out selection."""
+    return [error for _, error in sorted(_by_seed(records, row, column).items())]
+
+
+def chosen(record: dict) -> dict:
+    """The result by the held-out part, or of the last epoch where there is none."""
+    return record["results"]["best_held_out"] or record["results"]["last"]
+
+
+def _by_seed(records: list[dict], row: str, column: Column) -> dict[int, float | None]:
+    found = {}
+    for record in records:
+        at = record["dataset"], round(record["imbalance_factor"], 2)
+        if (record["row"], *at) != (row, *column[:2]) or record["changes"]:
+            continue
+        result = chosen(record)
+        if not column.of_classes:
+            found[record["seed"]] = result["error"]
+        elif "balanced_accuracy" in result:
+            found[record["seed"]] = 100 - result["balanced_accuracy"]
+    return found
+
+
+def _order(name: str, records: list[dict], column: Column) -> str:
+    """How alike the orders of the rows are, by Spearman's rank correlation."""
+    both = {}
+    for row in TABLES[name].rows:
+        ours, paper = errors(records, row, column), published_error(name, row, column)
+        if ours and paper is not None:
+            both[row] = float(np.mean(ours)), paper
+    if len(both) < LEAST:
+        return ""
+    ours, paper = np.array(list(both.values())).T
+    best, theirs = (list(both)[int(np.argmin(values))] for values in (ours, paper))
+    return (
+        f"{column.title}: rank correlation with the paper's order over {len(both)} rows "
+        f"{_spearman(ours, paper):+.2f}; least error here `{best}`, in the paper `{theirs}`."
+    )
+
+
+def _pair(name: str, records: list[dict], columns: list[Column], row: str, other: str) -> str:
+    """The difference of two rows in every column, seed by seed, and the paper's."""
+    parts = []
+    for column in columns:
+        one, two = (_by_seed(records, which, column) for which in (row, other))
+        seeds = sorted(one.keys() & two.keys())
+        if not seeds:
+            continue
+        difference = np.array([one[seed] - two[seed] for seed in seeds])
+        text = f"{column.imbalance_factor:g}: {difference.mean():+.1f}"
+        if len(seeds) > 1:
+            text += f" ± {difference.std(ddof=1):.1f}"
+        paper = [
+            published_error(name, which, column) if which in TABLES[name].rows else None
+            for which in (row, other)
+        ]
+        if None not in paper:
+            text += f" ({paper[0] - paper[1]:+.1f})"
+        parts.append((column.dataset, text))
+    if not parts:
+        return ""
+    told = [
+        f"{dataset} at {', '.join(text for at, text in parts if at == dataset)}"
+        for dataset in dict.fromkeys(dataset for dataset, _ in parts)
+    ]
+    return f"`{row}` less `{other}`, seed by seed, in brackets the paper's: {'; '.join(told)}."
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of the ranks; equal values share their mean rank."""
+    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    smaller = (values[:, None] > values[None, :]).sum(axis=1)
+    equal = (values[:, None] == values[None, :]).sum(axis=1)
+    return smaller + (equal - 1) / 2

@@ -1,0 +1,46 @@
+"""The weights that a run has learned for its training examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from experiments.recipes.transport import net_of
+from experiments.run import Restored
+from otrw_jax.features import features_in_chunks
+from otrw_jax.losses import cross_entropy
+from otrw_jax.methods.ot_weight_net import net_inputs
+
+ORDERS = 10
+"""Random orders of the training set over which the weights of a net are averaged."""
+
+
+def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
+    """The weight of each training example, or None where none are learned.
+
+    Weights that are kept are given as they are. Those of a weight net depend on the batch: each is
+    the mean over `ORDERS` random orders, times the batch size, so that their mean is one.
+    """
+    if hasattr(end.state, "weights"):
+        return np.asarray(end.state.weights.values)
+    if not hasattr(end.state, "net_params"):
+        return None
+    config = end.experiment.config
+    options = config.options[config.recipe]
+    net, model, train = net_of(options), end.experiment.model, end.prepared.data.view.train
+    variables, count = end.state.variables, len(end.prepared.split.train)
+    z = features_in_chunks(jax.jit(lambda x: model.features(variables, x, False)[0]), train.inputs)
+    losses = cross_entropy(model.logits(variables["params"]["head"], z), train.labels)
+    seen = net_inputs(
+        options.net_input, z, train.labels, losses, end.prepared.data.view.num_classes
+    )
+    weigh = jax.jit(lambda x: net.apply({"params": end.state.net_params}, x))
+    size = end.stage.batch_size
+    rng, sums, times = np.random.default_rng(0), np.zeros(count), np.zeros(count)
+    for _ in range(ORDERS):
+        order = rng.permutation(count)
+        for at in range(0, count - size + 1, size):
+            ids = order[at : at + size]
+            sums[ids] += size * np.asarray(weigh(jnp.asarray(seen)[ids]))
+            times[ids] += 1
+    return sums / np.maximum(times, 1)
