@@ -9,6 +9,7 @@ of the records.
 """
 
 import ast
+import copy
 import difflib
 import pathlib
 
@@ -129,7 +130,7 @@ def row_config(row: Row, dataset: str, factor: float, changes: dict) -> ConfigDi
 
 def resolved(config: ConfigDict, seed: int) -> dict:
     """The fields of a config that decide what comes out of a run, as JSON has them."""
-    config = ConfigDict(config)
+    config = copy.deepcopy(config)
     config.seed = config.subset_seed = seed
     for part in ("stage2", "options"):
         own = {k: v for k, v in config[part].items() if k == config.recipe}

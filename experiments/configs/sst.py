@@ -2,9 +2,10 @@
 
 --config=experiments/configs/sst.py:sst2,minority=20,recipe=otrw_paper
 
-The encoder is frozen and its features are kept, so a run takes seconds. Without a folder of a BERT
-(`--config.encoder.folder`) it is all-MiniLM-L6-v2, whose features are of length one; the paper's
-are of BERT, and its learning rates belong to those. The rates here are not tuned.
+The encoder is fine-tuned on the extra examples first (`fine_tuning=0` leaves it as it is), then
+frozen, and its features are kept, so that a run on them takes seconds. Without a folder of a BERT
+(`--config.encoder.folder`) it is all-MiniLM-L6-v2. The paper's learning rates belong to BERT's
+features; those here are chosen by the held-out error on SST-2 with a minority of 20, subset seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -61,15 +62,20 @@ def get_config(arguments: str = "") -> ConfigDict:
         }
     )
     config.model = ConfigDict({"name": "mlp", "hidden": (384, 384), "tanh": True})
-    config.stage1 = first_stage(15, 50, sgd(0.003))
-    weights = sgd(4e-2, momentum=0.0, weight_decay=0.0)
+    config.stage1 = first_stage(15, 50, sgd(1e-3))
+    head, network = sgd(0.01), sgd(3e-3)
+    weights = sgd(0.1, momentum=0.0, weight_decay=0.0)
+    net_weights = sgd(3.0, momentum=0.0, weight_decay=0.0)
     raw_weights = sgd(0.01, momentum=0.0)
-    head = sgd(0.01)
+    paper = ot_stage("paper", classes, 10, 50, network, weights)
+    net = ot_stage("paper", classes, 10, 50, head, net_weights)
+    for stage in (paper, net):  # As in the paper's table 5; its table 11 has the others.
+        stage.choices.measure = "whole"
     config.stage2 = second_stages(
         head_stage(10, 50, head, 1),
         {
-            "otrw_paper": ot_stage("paper", classes, 10, 50, head, weights),
-            "otrw_net": ot_stage("paper", classes, 10, 50, head, weights),
+            "otrw_paper": paper,
+            "otrw_net": net,
             "otrw_released": ot_stage("released", classes, 10, 50, sgd(1e-3), raw_weights),
             "otrw_global": ot_stage("global", classes, 10, 50, head, weights, 1),
             "otrw_global_sampling": ot_stage("global_sampling", classes, 10, 50, head, weights, 1),

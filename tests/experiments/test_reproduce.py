@@ -147,6 +147,14 @@ def test_the_papers_figures():
     ]
 
 
+def test_a_record_names_the_encoder_and_not_its_folder():
+    config = reproduce.row_config(TABLES["table5"].rows["ce"], "sst2", 50.0, {})
+    config.encoder.folder = "/somewhere/bert"
+    before = config.to_json()
+    assert reproduce.resolved(config, 3)["encoder.folder"] == "bert"
+    assert config.to_json() == before
+
+
 def test_a_run_that_another_table_has_is_not_repeated(
     recorded, call, tmp_path, monkeypatch, capsys
 ):
