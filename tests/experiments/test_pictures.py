@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from experiments import pictures
+from experiments.sentences import sentences_picture
 
 NAMES = ["cat", "dog", "automobile"]
 
@@ -104,3 +105,14 @@ def test_wrong_shapes_and_nothing_to_draw_are_errors(tmp_path):
         cost, before, after, weights = transport_results(4, 2, ["c"])["c"]
         pictures.transport_picture(path, {"c": (cost, before, after.T, weights)}, np.zeros(4, int))
     assert not path.exists()
+
+
+def test_the_sentences_that_weigh_most_and_least(tmp_path):
+    path = tmp_path / "sentences.png"
+    texts = [f"sentence {i} for $ {i} and $ {i}" for i in range(40)]
+    labels = np.r_[np.zeros(36, int), np.ones(4, int)]
+    sentences_picture(path, texts, labels, np.arange(40.0), ["bad", "good"])
+    # Ten of the large class, all four of the small one.
+    assert inches(read(path)) == pytest.approx((13, 0.9 + 0.28 * 14), abs=0.02)
+    with pytest.raises(ValueError, match="40 sentences, 40 labels and 39 weights"):
+        sentences_picture(path, texts, labels, np.arange(39.0), ["bad", "good"])
