@@ -95,8 +95,6 @@ def history_of(workdir):
         ("ce", "pointnet2"),
         ("otrw_paper", "pointnet"),
         ("otrw_net", "pointnet"),
-        ("ldam_drw", "pointnet"),
-        ("logit_adjustment", "pointnet"),
     ],
 )
 def test_a_recipe_on_clouds(runs, recipe, backbone):

@@ -13,6 +13,7 @@ from experiments.experiment import Experiment
 from experiments.figures import draw
 from experiments.fine_tuning import fine_tuned
 from experiments.learned_weights import learned_weights
+from experiments.recipes import RECIPES
 from experiments.run import restore, train
 from otrw_jax.checkpoints import read_json
 
@@ -64,17 +65,34 @@ def small(folders, recipe):
     return config
 
 
-@pytest.mark.parametrize("recipe", ["ce", "otrw_net", "meta_logistic", "hu"])
-def test_a_recipe_on_sentences(folders, recipe, tmp_path):
-    experiment = Experiment(small(folders, recipe))
+@pytest.fixture(scope="module")
+def runs(folders, tmp_path_factory):
+    """From a recipe to its experiment, its directory and its results."""
+    folder, done = tmp_path_factory.mktemp("runs"), {}
+
+    def run(recipe):
+        if recipe not in done:
+            experiment = Experiment(small(folders, recipe))
+            source = run("ce")[1] if RECIPES[recipe].second is not None else ""
+            results = train(experiment, folder / recipe, 0, 0, source)
+            done[recipe] = experiment, folder / recipe, results
+        return done[recipe]
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", ["ce", "otrw_paper", "otrw_net", "meta_logistic"])
+def test_a_recipe_on_sentences(runs, recipe):
+    experiment, workdir, results = runs(recipe)
     prepared = experiment.prepare(0)
     assert prepared.dataset.name == "sst2"
     assert prepared.data.raw.inputs.shape == (24, 16)
     assert prepared.split.counts.tolist() == [20, 4] and len(prepared.split.extra) == 4
-    results = train(experiment, tmp_path, 0, 0)
     assert 0 <= results["last"]["error"] <= 80
-    assert read_json(tmp_path / "run.json")["counts"] == [20, 4]
-    assert train(experiment, tmp_path, 0, 0) == results
+    assert read_json(workdir / "run.json")["counts"] == [20, 4]
+    if recipe == "otrw_net":
+        first = runs("ce")[1]
+        assert train(experiment, workdir, 0, 0, first) == results
 
 
 def seen(config, seed=0):
@@ -168,17 +186,21 @@ def test_what_an_encoder_cannot_be_fine_tuned_on(folders):
 
 
 @pytest.mark.parametrize("recipe", ["otrw_paper", "otrw_net"])
-def test_the_sentences_that_weigh_most_are_drawn(folders, recipe, tmp_path):
-    config = small(folders, recipe)
-    train(Experiment(config), tmp_path, 0, 0)
-    end = restore(tmp_path)
-    weights = learned_weights(end)
+def test_learned_weights_of_sentences(runs, recipe):
+    weights = learned_weights(restore(runs(recipe)[1]))
     assert weights.shape == (24,) and np.isfinite(weights).all()
     if recipe == "otrw_net":
         assert weights.mean() == pytest.approx(1, rel=0.05)
-    paths = {path.name for path in draw(tmp_path)}
+    else:
+        assert weights.std() > 0
+    assert learned_weights(restore(runs("ce")[1])) is None
+
+
+def test_the_sentences_that_weigh_most_are_drawn(runs):
+    workdir = runs("otrw_net")[1]
+    paths = {path.name for path in draw(workdir)}
     assert {"sentences.png", "class_weights.png"} <= paths
-    assert (tmp_path / "sentences.png").stat().st_size > 10_000
+    assert (workdir / "sentences.png").stat().st_size > 10_000
 
 
 def test_the_protocols_of_the_paper():
