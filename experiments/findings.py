@@ -72,6 +72,8 @@ def _order(name: str, records: list[dict], column: Column) -> str:
     if len(both) < LEAST:
         return ""
     ours, paper = np.array(list(both.values())).T
+    if min(np.ptp(ours), np.ptp(paper)) == 0:
+        return f"{column.title}: all {len(both)} rows that the paper has too have one error."
     best, theirs = (list(both)[int(np.argmin(values))] for values in (ours, paper))
     return (
         f"{column.title}: rank correlation with the paper's order over {len(both)} rows "
@@ -81,7 +83,7 @@ def _order(name: str, records: list[dict], column: Column) -> str:
 
 def _pair(name: str, records: list[dict], columns: list[Column], row: str, other: str) -> str:
     """The difference of two rows in every column, seed by seed, and the paper's."""
-    parts = []
+    parts, brackets = [], ""
     for column in columns:
         one, two = (_by_seed(records, which, column) for which in (row, other))
         seeds = sorted(one.keys() & two.keys())
@@ -97,6 +99,7 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
         ]
         if None not in paper:
             text += f" ({paper[0] - paper[1]:+.1f})"
+            brackets = ", in brackets the paper's"
         parts.append((column.dataset, text))
     if not parts:
         return ""
@@ -104,7 +107,7 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
         f"{dataset} at {', '.join(text for at, text in parts if at == dataset)}"
         for dataset in dict.fromkeys(dataset for dataset, _ in parts)
     ]
-    return f"`{row}` less `{other}`, seed by seed, in brackets the paper's: {'; '.join(told)}."
+    return f"`{row}` less `{other}`, seed by seed{brackets}: {'; '.join(told)}."
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:

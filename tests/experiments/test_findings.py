@@ -36,6 +36,8 @@ def test_the_order_of_the_rows_is_compared_with_the_papers():
     )
     assert "over 4 rows -1.00" in findings("table5", opposite)[0]
     assert "rank correlation" not in "".join(findings("table5", alike[:3]))
+    same = findings("table5", [record(row, 49.9) for row in rows])
+    assert "all 4 rows that the paper has too have one error" in same[0]
 
 
 def test_rows_are_compared_seed_by_seed():
