@@ -121,3 +121,19 @@ def _check_at_most(name: str, value: int, total: int) -> None:
         raise ValueError(
             f"{name} is {value} for clouds of {total} points; it must be from 1 to {total}."
         )
+
+
+def largest(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """The maximum along an axis, whose gradient goes to the first place that has it.
+
+    That of `jnp.max` goes to all entries that equal the maximum. Where a compiler computes the
+    entries anew for the backward pass and rounds them otherwise, none does, and the gradient is
+    lost or not a number; a place stays what it is.
+
+    Args:
+        x: finite numbers.
+        axis: which the result does not have.
+    """
+    place = jnp.argmax(x, axis, keepdims=True)
+    here = lax.broadcasted_iota(place.dtype, x.shape, axis % x.ndim) == place
+    return jnp.sum(jnp.where(here, x, 0.0), axis)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from otrw_jax.backbones.branches import branch_names
+from otrw_jax.backbones.point_ops import largest
 from otrw_jax.backbones.resnet_cifar import kaiming_normal
 
 # PyTorch's start of linear layers, uniform within ±1/√fan_in, with which the program of
@@ -82,7 +83,7 @@ class PointNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n 3"], train: bool) -> Float[Array, "b d"]:
         norm = (self.batch_norm, self.axis_name)
-        x = jnp.max(SharedMLP(self.widths, *norm, name="shared")(x, train), axis=1)
+        x = largest(SharedMLP(self.widths, *norm, name="shared")(x, train), axis=1)
         names = branch_names("hidden", self.branches)
         parts = [SharedMLP(self.hidden, *norm, name=name)(x, train) for name in names]
         return jnp.concatenate(parts, axis=-1)

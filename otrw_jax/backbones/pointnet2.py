@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from otrw_jax.backbones.branches import branch_names
-from otrw_jax.backbones.point_ops import ball_query, farthest_points, gather_points, group
+from otrw_jax.backbones.point_ops import ball_query, farthest_points, gather_points, group, largest
 from otrw_jax.backbones.pointnet import SharedMLP
 
 
@@ -70,10 +70,10 @@ class PointNet2(nn.Module):
         for level, (count, radius, neighbours, width) in enumerate(levels, 1):
             centres = chosen[:, :count]
             around = group(x, features, ball_query(radius, neighbours, x, centres), centres)
-            features = jnp.max(layers(width, name=f"level{level}")(around, train), axis=2)
+            features = largest(layers(width, name=f"level{level}")(around, train), axis=2)
             x = centres
         x = jnp.concatenate([x, features], axis=-1)
-        x = jnp.max(layers(widths_over_all, name="all")(x, train), axis=1)
+        x = largest(layers(widths_over_all, name="all")(x, train), axis=1)
         names = branch_names("hidden", self.branches)
         parts = [layers(self.hidden, name=name)(x, train) for name in names]
         return jnp.concatenate(parts, axis=-1)

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otrw_jax.backbones.point_ops import ball_query, farthest_points, gather_points, group
+from otrw_jax.backbones.point_ops import (
+    ball_query,
+    farthest_points,
+    gather_points,
+    group,
+    largest,
+)
 
 
 def _clouds(batch=3, count=40, seed=0):
@@ -158,3 +164,20 @@ def test_more_than_there_are_is_an_error():
         farthest_points(_clouds(), 41)
     with pytest.raises(ValueError, match="size is 0 for clouds of 40 points; it must be from 1"):
         ball_query(1.0, 0, _clouds(), _clouds(count=2))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_the_largest_and_where_its_gradient_goes(axis):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (4, 5, 6)), jnp.float32)
+    np.testing.assert_array_equal(largest(x, axis), jnp.max(x, axis))
+    factors = jnp.asarray(np.random.default_rng(1).random(largest(x, axis).shape), jnp.float32)
+    gradient = jax.grad(lambda x: jnp.sum(factors * largest(x, axis)))(x)
+    # Of several that are largest, the first has it all.
+    hot = np.zeros(x.shape, bool)
+    np.put_along_axis(hot, np.expand_dims(np.argmax(x, axis), axis), True, axis)
+    np.testing.assert_array_equal(gradient != 0, hot)
+    np.testing.assert_array_equal(gradient.sum(axis), factors)
+    # Forward mode agrees with it.
+    tangent = jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)
+    slope = jax.jvp(lambda x: largest(x, axis), (x,), (tangent,))[1]
+    np.testing.assert_array_equal(slope, np.where(hot, tangent, 0).sum(axis))

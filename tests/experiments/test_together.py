@@ -130,11 +130,10 @@ def test_a_seed_that_is_done_is_left_and_the_others_go_on(experiment, alone, tmp
     assert_same_runs(tmp_path, alone)
 
 
-@pytest.mark.parametrize("recipe", ["otrw_paper", "otrw_global_sampling"])
 def test_a_run_on_eight_devices_equals_one_and_is_resumed_on_one(
-    recipe, small_config, tmp_path, monkeypatch
+    small_config, tmp_path, monkeypatch
 ):
-    config = small_config(recipe)
+    config = small_config("otrw_paper")
     train(Experiment(config), tmp_path / "one" / "seed_0", 0, 0)
     config.devices = 0
     spread = Experiment(config)
