@@ -22,6 +22,7 @@ BATCH = 64
 FILES = ("config.json", "model.safetensors", "vocab.txt")
 # Fields of the config that decide what features come out; the folder does by its files.
 USE = ("pooling", "unit_length", "max_length", "lowercase")
+INPUTS = ("train_inputs", "test_inputs")
 
 
 def encoded(
@@ -65,16 +66,13 @@ def encoded(
                 config.fine_tuning,
                 seed,
             )
-        parts = {name: encode(params, getattr(dataset, name)) for name in _INPUTS}
+        parts = {name: encode(params, getattr(dataset, name)) for name in INPUTS}
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
         np.savez(partial, **parts)
         os.replace(partial, path)
     with np.load(path) as kept:
-        return dataset._replace(**{name: kept[name] for name in _INPUTS})
-
-
-_INPUTS = ("train_inputs", "test_inputs")
+        return dataset._replace(**{name: kept[name] for name in INPUTS})
 
 
 def name_of(config: ConfigDict) -> str:
@@ -135,7 +133,7 @@ def _name(dataset: Dataset, config: ConfigDict, extra: np.ndarray, seed: int) ->
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     digest.update(repr([(name, config[name]) for name in USE]).encode())
-    for name in _INPUTS:
+    for name in INPUTS:
         digest.update("\0".join(getattr(dataset, name).tolist()).encode())
     if len(extra):
         digest.update(repr(sorted(config.fine_tuning.to_dict().items())).encode())

@@ -26,9 +26,9 @@ ABOUT = """# Results
 Written by `python -m experiments.report` from the records in `results/`; nothing in it is typed by
 hand. Errors are top-1 errors on the test set in percent, mean ± standard deviation over seeds, each
 of which has a training subset, a start and an order of its own. *Held-out* is the epoch of the last
-stage with the best balanced accuracy on held-out images, which no training sees; *last* is the last
-epoch; *best test* selects by the test set itself, as many published figures do, and is given for
-comparison with those alone. A cell is empty where nothing was run."""
+stage with the best balanced accuracy on held-out examples, which no training sees; *last* is the
+last epoch; *best test* selects by the test set itself, as many published figures do, and is given
+for comparison with those alone. A cell is empty where nothing was run."""
 
 ISOLATES_BASE = {
     "ce": "the head as it is, trained on",
