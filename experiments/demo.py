@@ -67,6 +67,7 @@ def _clouds(recipe: str) -> ConfigDict:
     """Fewer points, and the lighter network."""
     config = modelnet10.get_config(f"minority=4,backbone=pointnet,recipe={recipe}")
     config.data.update({"points": 128, "manual_dir": MANUAL_DIR.value})
+    config.stage1.epochs = 7
     config.stage1.optimizer.learning_rate = 1e-3
     for stage in config.stage2.values():
         stage.epochs = 20
