@@ -64,6 +64,8 @@ def main(argv: list[str]) -> None:
     for row in ROWS.value or table.rows:
         config = row_config(table.rows[row], dataset, factor, changes)
         told = {k: v for k, v in changes.items() if k not in HOW}
+        if "encoder.folder" in told:
+            told["encoder.folder"] = name_of(config.encoder)
         about = {"table": name, "row": row, "changes": told}
         known = [record for record in read(path) if record["row"] == row]
         left = [seed for seed in seeds if not any(is_of(r, config, seed) for r in known)]

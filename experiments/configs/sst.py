@@ -25,7 +25,7 @@ PROTOCOLS = {"sst2": ((100, 50, 20, 10), 1000, 2), "sst5": ((75, 60, 50), 500, 5
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """The config; arguments: sst2 or sst5, then minority, recipe."""
+    """The config; arguments: sst2 or sst5, then minority, recipe, epochs of fine_tuning."""
     name, _, rest = (arguments or "sst2").partition(",")
     if name not in PROTOCOLS:
         raise ValueError(f"{name!r} is no data set here; begin with sst2 or sst5.")
@@ -61,6 +61,7 @@ def get_config(arguments: str = "") -> ConfigDict:
             "fine_tuning": {"epochs": given.fine_tuning, "batch_size": 8, "learning_rate": 5e-6},
         }
     )
+    # Layers as wide as MiniLM's features; the paper's have the 768 of its BERT.
     config.model = ConfigDict({"name": "mlp", "hidden": (384, 384), "tanh": True})
     config.stage1 = first_stage(15, 50, sgd(1e-3))
     head, network = sgd(0.01), sgd(3e-3)

@@ -155,6 +155,17 @@ def test_a_record_names_the_encoder_and_not_its_folder():
     assert config.to_json() == before
 
 
+def test_a_changed_encoder_is_recorded_by_its_name(call, tmp_path, monkeypatch):
+    def run_row(config, workdir, row, seeds):
+        yield {"seed": 0, "folder": config.encoder.folder}
+
+    monkeypatch.setattr(reproduce, "run_row", run_row)
+    call(tmp_path, "--recipes=cb", "--seeds=0", "--set=encoder.folder=/somewhere/bert", "table5")
+    (record,) = read(tmp_path / "records" / "table5.jsonl")
+    assert record["changes"]["encoder.folder"] == "bert"
+    assert record["folder"] == "/somewhere/bert"
+
+
 def test_a_run_that_another_table_has_is_not_repeated(
     recorded, call, tmp_path, monkeypatch, capsys
 ):
