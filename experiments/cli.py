@@ -12,7 +12,7 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run directory.")
 MARKDOWN = flags.DEFINE_string("markdown", None, "Document whose section is rewritten.")
-SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Subset and training seeds.")
+SEEDS = flags.DEFINE_list("seeds", [], "Subset and training seeds; by default the script's own.")
 RECORDS = flags.DEFINE_string("records", "results", "Folder of the records kept of runs.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
 
@@ -37,6 +37,15 @@ def run_app(main: Callable[[list[str]], None], *required: str) -> None:
             _end(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     app.run(quiet_main, flags_parser=_parse)
+
+
+def seeds(default: int) -> list[int]:
+    """The seeds of `--seeds`; where none are given, the first so many."""
+    try:
+        return [int(seed) for seed in SEEDS.value] or list(range(default))
+    except ValueError as error:
+        given = ",".join(SEEDS.value)
+        raise ValueError(f"--seeds={given} must be whole numbers, as in 0,1,2.") from error
 
 
 def _end(sentence: str):

@@ -16,7 +16,7 @@ import pathlib
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.cli import RECORDS, SEEDS, WORKDIR, run_app
+from experiments.cli import RECORDS, WORKDIR, run_app, seeds
 from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.encoding import name_of
 from experiments.experiment import Experiment
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         if row not in table.rows:
             near = difflib.get_close_matches(row, table.rows, 1, 0)[0]
             raise ValueError(f"{name} has no row {row!r}; did you mean {near!r}?")
-    seeds = [int(seed) for seed in SEEDS.value]
+    wanted = seeds(5)
     dataset = DATASET.value or table.dataset
     factor = FACTOR.value or table.imbalance_factor
     changes = dict(parse_change(text) for text in SET.value)
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
             told["encoder.folder"] = name_of(config.encoder)
         about = {"table": name, "row": row, "changes": told}
         known = [record for record in read(path) if record["row"] == row]
-        left = [seed for seed in seeds if not any(is_of(r, config, seed) for r in known)]
+        left = [seed for seed in wanted if not any(is_of(r, config, seed) for r in known)]
         for seed in list(left):
             for record in elsewhere:
                 if is_of(record, config, seed):
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
                     left.remove(seed)
                     break
         if not left:
-            print(f"{row}: all of {len(seeds)} seeds are recorded.")
+            print(f"{row}: all of {len(wanted)} seeds are recorded.")
             continue
         for record in run_row(config, workdir, row, left):
             append(path, about | record)

@@ -7,6 +7,7 @@ from absl.testing import flagsaver
 from rich.console import Console
 
 from experiments import demo
+from experiments.cli import seeds
 from otrw_jax.checkpoints import read_json
 
 pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
@@ -48,7 +49,19 @@ def test_one_seed_has_no_deviation():
     console = Console(width=100)
     with console.capture() as captured:
         console.print(demo.table({"ce": CE[:1]}, 1, DIGITS))
-    assert "30.0 ± 0.0" in captured.get()
+    text = captured.get()
+    assert "1 subset seed (%)" in text and "30.0 ± 0.0" in text
+
+
+def test_the_seeds_given_or_the_demos_own():
+    with flagsaver.flagsaver():
+        flags.FLAGS(["demo"])
+        assert seeds(2) == [0, 1]
+        flags.FLAGS(["demo", "--seeds=7,4"])
+        assert seeds(2) == [7, 4]
+        flags.FLAGS(["demo", "--seeds=7,x"])
+        with pytest.raises(ValueError, match="--seeds=7,x must be whole numbers"):
+            seeds(2)
 
 
 def test_a_group_without_classes_has_no_column():

@@ -12,14 +12,11 @@ from experiments.reporting import Reporter
 from experiments.run import train
 from otrw_jax.checkpoints import read_json
 from otrw_jax.data.clouds import CLASSES
+from tests.experiments.runs import Interrupted, history_of, interrupt
 
 pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
 
 OBJECTS = {"train": 14, "test": 5}  # Of each class.
-
-
-class Interrupted(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +80,6 @@ def runs(folders, tmp_path_factory):
     return run
 
 
-def history_of(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
-
-
 @pytest.mark.parametrize(
     ("recipe", "backbone"),
     [
@@ -116,12 +108,8 @@ def test_a_run_that_was_interrupted_is_the_whole_run(runs, recipe, stop, tmp_pat
     experiment, whole, results = runs(recipe)
     source = runs("ce")[1] if recipe != "ce" else ""
 
-    def interrupted(self, record):
-        if record["number"] == stop:
-            raise Interrupted
-
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Reporter, "epoch", interrupted)
+        interrupt(patch, Reporter, "epoch", lambda args: args[0]["number"], stop)
         train(experiment, tmp_path, 0, 0, source)
     assert train(experiment, tmp_path, 0, 0, source) == results
     assert history_of(tmp_path) == history_of(whole)

@@ -184,6 +184,16 @@ def test_the_committed_document_is_that_of_the_committed_records():
     assert (ROOT / "docs" / "results.md").read_text() == report.document(ROOT / "results")
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_the_committed_records_are_of_the_present_configs(name):
+    """A record of a config that has changed since is run again, or taken out."""
+    for record in read(ROOT / "results" / f"{name}.jsonl"):
+        row, seed = TABLES[name].rows[record["row"]], record["seed"]
+        setting = record["dataset"], record["imbalance_factor"]
+        config = reproduce.row_config(row, *setting, record["changes"])
+        assert reproduce.is_of(record, config, seed), (record["row"], *setting, seed)
+
+
 def test_a_broken_record_is_told(tmp_path):
     (tmp_path / "digits.jsonl").write_text('{"row": "ce"')
     with pytest.raises(ValueError, match="line 1, is not a record"):

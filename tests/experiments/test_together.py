@@ -10,14 +10,11 @@ from experiments.experiment import Experiment
 from experiments.reporting import Reporter
 from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import Checkpoints, read_json
+from tests.experiments.runs import Interrupted
 
 pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
 
 SEEDS = (0, 1, 2)
-
-
-class Interrupted(Exception):
-    """Stands for a kill."""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,70 @@
+"""A run directory belongs to one config and one process."""
+
+import pytest
+
+from experiments.run import train
+from experiments.rundir import HOW, ConfigMismatchError, RunningError, alone_in, claim
+from otrw_jax.checkpoints import read_json
+from tests.experiments.runs import with_fields
+
+pytestmark = pytest.mark.usefixtures("cached")
+
+
+def test_two_processes_do_not_train_in_one_directory(experiment, tmp_path):
+    with alone_in(tmp_path), pytest.raises(RunningError, match="another process is training in"):
+        train(experiment, tmp_path, seed=0, subset_seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    with alone_in(tmp_path):  # Free again.
+        pass
+
+
+def test_a_directory_refuses_another_config_and_names_what_differs(whole_run, experiment):
+    workdir, results = whole_run
+    other = with_fields(experiment, **{"stage1.batch_size": 16, "evaluate_every": 2})
+    with pytest.raises(ConfigMismatchError) as caught:
+        train(other, workdir, 0, 1)
+    message = str(caught.value)
+    assert f"{workdir} holds a run of another config" in message
+    assert "stage1.batch_size is 32 there and 16 here" in message
+    assert "evaluate_every is 1 there and 2 here" in message
+    assert "subset_seed is 0 there and 1 here" in message
+    assert message.count(" there and ") == 3
+    assert read_json(workdir / "config.json")["stage1"]["batch_size"] == 32
+    assert read_json(workdir / "results.json") == results
+
+
+def test_fields_that_come_or_go_are_named(small_config, tmp_path):
+    claim(tmp_path, small_config("ce"))
+    config = small_config("ce")
+    with config.unlocked():
+        del config.shots
+        config.news = (1, 2)
+    with pytest.raises(ConfigMismatchError) as caught:
+        claim(tmp_path, config)
+    assert "news is 'absent' there and [1, 2] here" in str(caught.value)
+    assert "shots.few is 20 there and 'absent' here" in str(caught.value)
+
+
+def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):
+    values = {
+        "data.data_dir": "elsewhere",
+        "data.manual_dir": "elsewhere",
+        "checkpoint_every": 3,
+        "keep_checkpoints": 7,
+        "steps_per_call": 4,
+        "devices": 2,
+        "seeds": (1, 2),
+        "seeds_at_once": 1,
+        "stage1_from": "somewhere",
+    }
+    assert set(values) == set(HOW)
+    claim(tmp_path, experiment.config)
+    for name, value in values.items():
+        claim(tmp_path, with_fields(experiment, **{name: value}).config)
+    workdir, results = whole_run
+    before = experiment.config
+    try:
+        other = with_fields(experiment, checkpoint_every=2, keep_checkpoints=1, steps_per_call=3)
+        assert train(other, workdir, 0, 0) == results
+    finally:
+        claim(workdir, before)
