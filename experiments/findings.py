@@ -1,6 +1,7 @@
 """What a table's records say beside the paper's figures, in sentences made of them."""
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from experiments.published import Column
 from experiments.tables import TABLES, columns_of, published_error
@@ -15,6 +16,7 @@ PAIRS = (
     ("otrw_paper", "ce"),
     ("otrw_paper", "logit_adjustment"),
     ("otrw_paper", "meta_logistic"),
+    ("otrw_paper", "meta_centroids"),
     ("combined_whole", "label_whole"),
     ("combined_whole", "feature_whole"),
     ("combined_whole", "combined_prototype"),
@@ -75,9 +77,10 @@ def _order(name: str, records: list[dict], column: Column) -> str:
     if min(np.ptp(ours), np.ptp(paper)) == 0:
         return f"{column.title}: all {len(both)} rows that the paper has too have one error."
     best, theirs = (list(both)[int(np.argmin(values))] for values in (ours, paper))
+    correlation = spearmanr(ours, paper).statistic
     return (
         f"{column.title}: rank correlation with the paper's order over {len(both)} rows "
-        f"{_spearman(ours, paper):+.2f}; least error here `{best}`, in the paper `{theirs}`."
+        f"{correlation:+.2f}; least error here `{best}`, in the paper `{theirs}`."
     )
 
 
@@ -108,14 +111,3 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
         for dataset in dict.fromkeys(dataset for dataset, _ in parts)
     ]
     return f"`{row}` less `{other}`, seed by seed{brackets}: {'; '.join(told)}."
-
-
-def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of the ranks; equal values share their mean rank."""
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    smaller = (values[:, None] > values[None, :]).sum(axis=1)
-    equal = (values[:, None] == values[None, :]).sum(axis=1)
-    return smaller + (equal - 1) / 2
