@@ -127,20 +127,6 @@ _TABLE5 = Table(
     "table5",
     f"{SENTENCES} {NETWORKS}",
 )
-_TABLE11 = Table(
-    "SST-2: costs and measures, with a weight net (the paper's table 11)",
-    {
-        "label_whole": _ot("Label + whole", "otrw_net", cost="label"),
-        "feature_whole": _ot("Feature + whole", "otrw_net", cost="feature"),
-        "combined_whole": _ot("Combined + whole", "otrw_net"),
-        "combined_prototype": _ot("Combined + prototype", "otrw_net", measure="prototype"),
-        "combined_random": _ot("Combined + random sample", "otrw_net", measure="random_sample"),
-    },
-    "sst2",
-    50.0,
-    "table11",
-    SENTENCES,
-)
 _TABLE12 = Table(
     "Imbalanced ModelNet10 (the paper's table 12)",
     _rows(IN_TABLE12),
@@ -162,17 +148,6 @@ _TABLE14 = Table(
     25.0,
     "table14",
     CLOUDS,
-)
-_TABLE15 = Table(
-    "SST-2: the meta set given, or drawn from the training set (the paper's table 15)",
-    {
-        "given": _ot("Additional meta set", "otrw_net"),
-        "dynamic": _ot("Dynamic meta set", "otrw_net", measure="dynamic", meta_features="refresh"),
-    },
-    "sst2",
-    50.0,
-    "table15",
-    SENTENCES,
 )
 
 TABLES = {
@@ -201,12 +176,19 @@ TABLES = {
         FROZEN,
         **{"encoder.fine_tuning.epochs": 0},
     ),
-    "table11": _TABLE11,
-    "table11_frozen": _changed(
-        _TABLE11,
-        "SST-2 on an encoder as it is: costs and measures (beside the paper's table 11)",
-        FROZEN,
-        **{"encoder.fine_tuning.epochs": 0},
+    "table11": Table(
+        "SST-2: costs and measures, with a weight net (the paper's table 11)",
+        {
+            "label_whole": _ot("Label + whole", "otrw_net", cost="label"),
+            "feature_whole": _ot("Feature + whole", "otrw_net", cost="feature"),
+            "combined_whole": _ot("Combined + whole", "otrw_net"),
+            "combined_prototype": _ot("Combined + prototype", "otrw_net", measure="prototype"),
+            "combined_random": _ot("Combined + random sample", "otrw_net", measure="random_sample"),
+        },
+        "sst2",
+        50.0,
+        "table11",
+        SENTENCES,
     ),
     "table12": _TABLE12,
     "table12_pointnet": _changed(
@@ -222,12 +204,18 @@ TABLES = {
         LIGHT,
         **{"model.name": "pointnet"},
     ),
-    "table15": _TABLE15,
-    "table15_frozen": _changed(
-        _TABLE15,
-        "SST-2 on an encoder as it is: the meta set (beside the paper's table 15)",
-        FROZEN,
-        **{"encoder.fine_tuning.epochs": 0},
+    "table15": Table(
+        "SST-2: the meta set given, or drawn from the training set (the paper's table 15)",
+        {
+            "given": _ot("Additional meta set", "otrw_net"),
+            "dynamic": _ot(
+                "Dynamic meta set", "otrw_net", measure="dynamic", meta_features="refresh"
+            ),
+        },
+        "sst2",
+        50.0,
+        "table15",
+        SENTENCES,
     ),
     "table17": Table(
         "SST-2: labels alone in the cost (the paper's table 17)",
