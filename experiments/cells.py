@@ -19,10 +19,9 @@ from experiments.experiment import Experiment, Prepared
 from experiments.optimizers import make_optimizer
 from otrw_jax import EntropicOT, OTReweighting, cross_entropy, erm, ot_reweight
 from otrw_jax.evaluation import make_evaluator
-from otrw_jax.features import given_features, make_keeper, pick_copy
+from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
 from otrw_jax.losses import effective_number_weights
 from otrw_jax.methods.base import Examples, Method
-from otrw_jax.methods.ot_problem import features_in_chunks
 from otrw_jax.metrics import top1_error
 from otrw_jax.samplers import class_power, sampled
 from otrw_jax.seeds import stack
@@ -271,16 +270,10 @@ class Cells:
         plain = jax.tree.map(lambda x: x[:count], (merged.raw, merged.view.train))
         plain = DeviceData(plain[0], merged.view.replace(train=plain[1]))
 
-        @jax.jit
-        def features(inputs):
-            prepared_inputs = experiment.preprocessing.evaluate(inputs)
-            return experiment.model.features(variables, prepared_inputs, False)[0]
-
+        read = make_reader(experiment.model, experiment.preprocessing.evaluate)
         parts = {"test": prepared.test, "held_out": prepared.held_out}
         evaluated = {
-            name: Examples(features_in_chunks(features, part.inputs), part.labels)
-            for name, part in parts.items()
-            if part is not None
+            name: read(variables, part) for name, part in parts.items() if part is not None
         }
         return plain, merged, evaluated
 

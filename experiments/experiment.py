@@ -15,7 +15,7 @@ from otrw_jax.data.sources import Dataset
 from otrw_jax.data.splits import Split
 from otrw_jax.devices import first_alone, pick_devices
 from otrw_jax.evaluation import Statistics, make_evaluator
-from otrw_jax.features import make_keeper, pick_copy
+from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.metrics import summarise
 from otrw_jax.seeds import stack
@@ -31,6 +31,7 @@ class Prepared(NamedTuple):
         data: what is trained on.
         test: what is evaluated.
         held_out: what checkpoints are chosen by, or None.
+        kept: whether the last three hold features of a frozen backbone in place of inputs.
     """
 
     split: Split
@@ -38,6 +39,7 @@ class Prepared(NamedTuple):
     data: DeviceData
     test: Examples
     held_out: Examples | None
+    kept: bool = False
 
 
 class Experiment:
@@ -63,6 +65,7 @@ class Experiment:
             head=recipe.head,
             branches=recipe.branches,
         )
+        self._read = make_reader(self.model, self.preprocessing.evaluate)
         self._loops, self._keepers, self._evaluators = {}, {}, {}
         self._few = None
 
@@ -137,6 +140,18 @@ class Experiment:
         key = jax.random.fold_in(jax.random.key(seed), 2)
         return self._keepers[copies](variables, prepared.data, key)
 
+    def for_stage(self, stage: Stage, seed: int, prepared: Prepared, variables) -> Prepared:
+        """The data as a stage sees it: features kept of a frozen backbone are evaluated too."""
+        if not stage.feature_copies:
+            return prepared
+        held_out = prepared.held_out
+        return prepared._replace(
+            data=self.stage_data(stage, seed, prepared, variables),
+            test=self._read(variables, prepared.test),
+            held_out=None if held_out is None else self._read(variables, held_out),
+            kept=True,
+        )
+
     def template(self, index: int, seed: int, prepared: Prepared):
         """Shapes and types of the state of a stage, without computing any."""
         stage = self.loops(prepared.split.counts)[index].stage
@@ -160,20 +175,27 @@ class Experiment:
         """Base key of a stage's order, augmentation and draws."""
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), index)
 
-    def evaluator(self, stage: Stage, together: bool = False):
-        """The evaluation of a stage's network; of several seeds' together (`make_evaluator`)."""
-        if (stage.name, together) not in self._evaluators:
+    def evaluator(self, stage: Stage, kept: bool = False, together: bool = False):
+        """The evaluation of a stage's network; of several seeds' together (`make_evaluator`).
+
+        Args:
+            stage: whose method reads the head.
+            kept: whether it is given features in place of inputs.
+            together: whether of several seeds in one program.
+        """
+        name = stage.name, kept, together
+        if name not in self._evaluators:
             method = stage.method
             model = self.model._replace(logits=method.logits or self.model.logits)
-            self._evaluators[stage.name, together] = make_evaluator(
-                model,
-                self.preprocessing.evaluate,
+            self._evaluators[name] = make_evaluator(
+                given_features(model) if kept else model,
+                (lambda z: z) if kept else self.preprocessing.evaluate,
                 self.dataset.num_classes,
                 devices=None if together else self.devices,
                 together=together,
                 correct=method.correct,
             )
-        return self._evaluators[stage.name, together]
+        return self._evaluators[name]
 
     def evaluations(
         self, stage: Stage, variables, prepared: Prepared
@@ -181,10 +203,16 @@ class Experiment:
         """All metrics on the test set and, where there is one, the held-out part; in percent.
 
         A shot group that no class belongs to has no entry.
+
+        Args:
+            stage: that the network is of.
+            variables: the network's.
+            prepared: the data, as they are or `for_stage`.
         """
         parts = {"test": prepared.test, "held_out": prepared.held_out}
+        evaluate = self.evaluator(stage, prepared.kept)
         return {
-            name: self._summary(self.evaluator(stage)(variables, examples), prepared)
+            name: self._summary(evaluate(variables, examples), prepared)
             for name, examples in parts.items()
             if examples is not None
         }
@@ -194,8 +222,8 @@ class Experiment:
     ) -> list[dict]:
         """The evaluations of several seeds, in one program."""
         stacked, first = stack(variables), prepared[0]
-        evaluate = self.evaluator(stage, together=True)
-        shared = all(one.dataset is first.dataset for one in prepared)
+        evaluate = self.evaluator(stage, first.kept, together=True)
+        shared = not first.kept and all(one.dataset is first.dataset for one in prepared)
         test = first.test if shared else stack([one.test for one in prepared])
         found = {"test": evaluate(stacked, test)}
         if first.held_out is not None:

@@ -85,10 +85,10 @@ def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
             with contextlib.ExitStack() as reports:
                 for number, run in enumerate(group):
                     run.report(reports, progress=number == 0)
-                for epoch, records, states in _epochs_left(experiment, group):
+                for epoch, records, states, seen in _epochs_left(experiment, group):
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
-                        _evaluate(experiment, group, records, states)
+                        _evaluate(experiment, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
         return [run.finish() for run in opened]
@@ -190,16 +190,16 @@ class _OpenRun:
         self.checkpoints.save(self.ends[0], state, {"history": history})
 
 
-def _evaluate(experiment, group, records, states):
-    """Adds the evaluations of a group's states to their records."""
-    loops = experiment.loops(group[0].prepared.split.counts, len(group) if len(group) > 1 else 0)
+def _evaluate(experiment, records, states, seen):
+    """Adds the evaluations of a group's states, on the data its stage sees, to their records."""
+    seeds = len(seen) if len(seen) > 1 else 0
+    loops = experiment.loops(seen[0].split.counts, seeds)
     stage = next(loop.stage for loop in loops if loop.stage.name == records[0]["stage"])
-    if len(group) == 1:
-        found = [experiment.evaluations(stage, states[0].variables, group[0].prepared)]
+    variables = [state.variables for state in states]
+    if seeds:
+        found = experiment.evaluations_together(stage, variables, seen)
     else:
-        found = experiment.evaluations_together(
-            stage, [state.variables for state in states], [run.prepared for run in group]
-        )
+        found = [experiment.evaluations(stage, variables[0], seen[0])]
     for record, one in zip(records, found, strict=True):
         record |= one
 
@@ -221,12 +221,13 @@ def _next_group(opened: list[_OpenRun], every: int, at_once: int) -> list[_OpenR
 
 def _epochs_left(
     experiment: Experiment, group: list[_OpenRun]
-) -> Iterator[tuple[int, list[dict], list[Any]]]:
+) -> Iterator[tuple[int, list[dict], list[Any], list[Prepared]]]:
     """Runs what a group of runs has left.
 
     Yields:
         The epoch's number within its stage, from one; each run's record, with the seconds of all
-        of them including the compilation in a stage's first; and each run's state.
+        of them including the compilation in a stage's first; each run's state; and its data as the
+        stage sees them.
     """
     seeds = len(group) if len(group) > 1 else 0
 
@@ -245,12 +246,11 @@ def _epochs_left(
             continue
         begin = end - loop.stage.epochs
         clock = time.perf_counter()
-        data = together(
-            [
-                experiment.stage_data(loop.stage, run.seed, run.prepared, before)
-                for run, before in zip(group, variables, strict=True)
-            ]
-        )
+        seen = [
+            experiment.for_stage(loop.stage, run.seed, run.prepared, before)
+            for run, before in zip(group, variables, strict=True)
+        ]
+        data = together([one.data for one in seen])
         key = together([experiment.stage_key(run.seed, index) for run in group])
         if done > begin:
             initial = together([run.restore(index, done) for run in group])
@@ -272,7 +272,7 @@ def _epochs_left(
                 }
                 for means in (metrics if seeds else [metrics])
             ]
-            yield number + 1, records, apart(state)
+            yield number + 1, records, apart(state), seen
             clock = time.perf_counter()
         variables = [one.variables for one in apart(state)]
 

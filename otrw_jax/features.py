@@ -23,6 +23,31 @@ def given_features(model: Model) -> Model:
     return model._replace(features=lambda variables, z, train: (z, variables["state"]))
 
 
+def make_reader(
+    model: Model, prepare: Callable[[PyTree], PyTree], size: int = 500
+) -> Callable[[PyTree, Examples], Examples]:
+    """Compiles the reading of examples by a backbone in evaluation mode; keep the result.
+
+    Args:
+        model: the network.
+        prepare: from stored to network inputs, without augmentation.
+        size: examples at a time.
+
+    Returns:
+        `(variables, examples) -> examples`, features `[n, d]` where stored inputs were.
+    """
+
+    @jax.jit
+    def of_stored(variables, inputs):
+        return model.features(variables, prepare(inputs), False)[0]
+
+    def read(variables, examples):
+        z = features_in_chunks(partial(of_stored, variables), examples.inputs, size)
+        return Examples(z, examples.labels)
+
+    return read
+
+
 def make_keeper(
     model: Model, prepare: Prepare, copies: int, size: int = 500
 ) -> Callable[[PyTree, DeviceData, Key[Array, ""]], DeviceData]:
@@ -41,20 +66,15 @@ def make_keeper(
         view held.
     """
 
-    @jax.jit
-    def of_inputs(variables, inputs):
-        return model.features(variables, inputs, False)[0]
+    read = make_reader(model, lambda inputs: inputs, size)
 
     @jax.jit
     def of_stored(variables, inputs, ids, key):
         keys = jax.vmap(partial(jax.random.fold_in, key))(ids)
-        return of_inputs(variables, prepare(keys, jax.tree.map(lambda x: x[ids], inputs)))
+        inputs = prepare(keys, jax.tree.map(lambda x: x[ids], inputs))
+        return model.features(variables, inputs, False)[0]
 
     def keep(variables, data, key):
-        def viewed(examples):
-            z = features_in_chunks(partial(of_inputs, variables), examples.inputs, size)
-            return Examples(z, examples.labels)
-
         ids = jnp.arange(data.raw.labels.shape[0])
         kept = [
             jnp.concatenate(
@@ -66,8 +86,8 @@ def make_keeper(
             for copy_key in jax.random.split(key, copies)
         ]
         view = data.view.replace(
-            train=viewed(data.view.train),
-            meta=None if data.view.meta is None else viewed(data.view.meta),
+            train=read(variables, data.view.train),
+            meta=None if data.view.meta is None else read(variables, data.view.meta),
         )
         return DeviceData(Examples(jnp.stack(kept, axis=1), data.raw.labels), view)
 

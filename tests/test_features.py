@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from otrw_jax.features import given_features, make_keeper, pick_copy
+from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
 from otrw_jax.train import DeviceData
 from tests.methods import problem
 
@@ -47,6 +47,15 @@ def test_copies_are_features_of_augmented_inputs_and_all_are_seen():
     rows = np.asarray(pick_copy(keys, jnp.broadcast_to(kept[:1], (400, copies, 8))))
     seen = [np.abs(rows - row).max(1) == 0 for row in np.asarray(kept[0])]
     assert np.sum(seen) == 400 and min(np.sum(seen, axis=1)) > 60
+
+
+def test_what_is_read_is_features_of_prepared_inputs():
+    read = make_reader(MODEL, lambda inputs: inputs / 255, size=7)
+    stored = VIEW.train._replace(inputs=VIEW.train.inputs * 255)
+    z = problem.hand_features(VARIABLES["params"], VIEW.train.inputs)
+    found = read(VARIABLES, stored)
+    np.testing.assert_allclose(found.inputs, z, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.labels, stored.labels)
 
 
 def test_no_meta_set():

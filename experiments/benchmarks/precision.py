@@ -39,7 +39,8 @@ def run(effort: Effort) -> list[dict]:
             seconds.append((ends[-1] - ends[0]) / (EPOCHS - 1))  # The first epoch compiles.
             (state,) = states
             losses += found
-            errors.append(experiment.evaluations(state.variables, prepared)["test"]["error"])
+            evaluated = experiment.evaluations(loop.stage, state.variables, prepared)
+            errors.append(evaluated["test"]["error"])
         records.append(
             {
                 "section": "precision",

@@ -204,6 +204,16 @@ def test_seeds_take_as_many_steps_together_as_one():
         assert (np.asarray(step_count) == steps).all()
 
 
+def test_half_precision_is_measured(monkeypatch, data_dir):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    for name, value in (("TYPES", ("bfloat16",)), ("EPOCHS", 2), ("SEEDS", 1)):
+        monkeypatch.setattr(precision, name, value)
+    (record,) = precision.run(TINY)
+    assert record["dtype"] == "bfloat16" and record["seconds"] > 0
+    assert len(record["losses"]) == len(record["errors"]) == 1
+    assert 0 <= record["errors"][0] <= 100
+
+
 def test_half_precision_is_compared_seed_by_seed():
     made = [
         {"dtype": name, "errors": errors, "losses": [0.1, 0.3], "seconds": 2.0}

@@ -77,13 +77,19 @@ def test_seeds_together_equal_seeds_alone(experiment, alone, final_state, tmp_pa
         assert fingerprints[0] == fingerprints[1]
 
 
-def test_evaluations_together_are_those_alone(experiment, alone, final_state):
+@pytest.mark.parametrize("kept", [False, True])
+def test_evaluations_together_are_those_alone(kept, experiment, alone, final_state):
     variables = [
         final_state(experiment, alone / f"seed_{seed}", seed=seed).variables for seed in SEEDS
     ]
     prepared = [experiment.prepare(seed) for seed in SEEDS]
     stage = experiment.loops(prepared[0].split.counts)[-1].stage
-    found = experiment.evaluations_together(stage, variables, prepared)
+    seen = prepared
+    if kept:
+        each = zip(SEEDS, prepared, variables, strict=True)
+        seen = [experiment.for_stage(stage, *one) for one in each]
+        assert seen[0].kept and seen[0].test.inputs.shape == (400, 64)
+    found = experiment.evaluations_together(stage, variables, seen)
     for together, one, data in zip(found, variables, prepared, strict=True):
         for part, metrics in experiment.evaluations(stage, one, data).items():
             assert together[part] == pytest.approx(metrics, rel=1e-5)
