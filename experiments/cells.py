@@ -19,7 +19,7 @@ from experiments.experiment import Experiment, Prepared
 from experiments.optimizers import make_optimizer
 from otrw_jax import EntropicOT, OTReweighting, cross_entropy, erm, ot_reweight
 from otrw_jax.evaluation import make_evaluator
-from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
+from otrw_jax.features import given_features, make_keeper, pick_copy
 from otrw_jax.losses import effective_number_weights
 from otrw_jax.methods.base import Examples, Method
 from otrw_jax.metrics import top1_error
@@ -251,7 +251,7 @@ class Cells:
 
     def _keep(self, keep, seed, prepared, variables):
         """Features: of the training set, of it with the meta set in it, of what is evaluated."""
-        experiment, data = self._experiment, prepared.data
+        data = prepared.data
         if data.view.meta is None:
             raise ValueError("controls need a meta set: take meta_per_class of 1 or more.")
         ids = prepared.split.meta
@@ -270,10 +270,11 @@ class Cells:
         plain = jax.tree.map(lambda x: x[:count], (merged.raw, merged.view.train))
         plain = DeviceData(plain[0], merged.view.replace(train=plain[1]))
 
-        read = make_reader(experiment.model, experiment.preprocessing.evaluate)
         parts = {"test": prepared.test, "held_out": prepared.held_out}
         evaluated = {
-            name: read(variables, part) for name, part in parts.items() if part is not None
+            name: self._experiment.read(variables, part)
+            for name, part in parts.items()
+            if part is not None
         }
         return plain, merged, evaluated
 

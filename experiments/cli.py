@@ -40,9 +40,9 @@ def run_app(main: Callable[[list[str]], None], *required: str) -> None:
 
 
 def seeds(default: int) -> list[int]:
-    """The seeds of `--seeds`; where none are given, the first so many."""
+    """The seeds of `--seeds`, each once; where none are given, the first so many."""
     try:
-        return [int(seed) for seed in SEEDS.value] or list(range(default))
+        return list(dict.fromkeys(int(seed) for seed in SEEDS.value)) or list(range(default))
     except ValueError as error:
         given = ",".join(SEEDS.value)
         raise ValueError(f"--seeds={given} must be whole numbers, as in 0,1,2.") from error

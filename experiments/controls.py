@@ -23,7 +23,7 @@ from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
 from experiments.experiment import Experiment
 from experiments.records import append
 from experiments.run import Run, restore_first, train_together
-from experiments.rundir import flatten, provenance
+from experiments.rundir import factor_of, flatten, provenance
 
 
 def main(argv: list[str]) -> None:
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     del argv
     config = ConfigDict(CONFIG.value)
     config.recipe = "ce"
-    seeds = list(config.seeds) or [config.seed]
+    seeds = list(dict.fromkeys(config.seeds)) or [config.seed]
     clock = time.perf_counter()
     experiment = Experiment(config)
     workdir, taken = pathlib.Path(WORKDIR.value), config.stage1_from
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
         pathlib.Path(RECORDS.value) / "controls.jsonl",
         {
             "dataset": experiment.dataset.name,
-            "imbalance_factor": config.data.imbalance_factor,
+            "imbalance_factor": factor_of(config),
             "seeds": seeds,
             "fingerprints": [prepared.split.fingerprint for prepared, _ in firsts],
             "config": flatten(cells.config.to_dict()),

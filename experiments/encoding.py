@@ -1,7 +1,6 @@
 """Sentences as features of an encoder, computed once and kept on the disk."""
 
 import hashlib
-import os
 import pathlib
 
 import jax
@@ -15,7 +14,7 @@ from experiments.fine_tuning import fine_tuned, trimmed
 from otrw_jax.backbones.bert import Bert
 from otrw_jax.backbones.bert_checkpoint import load_bert
 from otrw_jax.backbones.minilm import minilm_folder
-from otrw_jax.data.sources import Dataset
+from otrw_jax.data.sources import Dataset, save_arrays
 from otrw_jax.data.word_pieces import check_vocabulary, tokenize
 
 BATCH = 64
@@ -54,7 +53,10 @@ def encoded(
         )
     extra = extra if tuned else extra[:0]
     path = cache / f"{_name(dataset, config, extra, seed)}.npz"
-    if not path.exists():
+    if path.exists():
+        with np.load(path) as kept:
+            parts = {name: kept[name] for name in INPUTS}
+    else:
         encode, params = read_encoder(config)
         if tuned:
             params = fine_tuned(
@@ -67,12 +69,17 @@ def encoded(
                 seed,
             )
         parts = {name: encode(params, getattr(dataset, name)) for name in INPUTS}
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(partial, **parts)
-        os.replace(partial, path)
-    with np.load(path) as kept:
-        return dataset._replace(**{name: kept[name] for name in INPUTS})
+        _keep(path, parts)
+    return dataset._replace(**parts)
+
+
+def _keep(path: pathlib.Path, parts: dict[str, np.ndarray]) -> None:
+    """Saves features; where that fails, what they took to compute is not lost to this run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_arrays(path, parts)
+    except OSError as error:
+        print(f"features are not kept, and a further run computes them anew: {error}", flush=True)
 
 
 def name_of(config: ConfigDict) -> str:

@@ -43,7 +43,17 @@ class Prepared(NamedTuple):
 
 
 class Experiment:
-    """A config made ready: data set, network, stages. Serves several seeds, compiling once."""
+    """A config made ready: data set, network, stages. Serves several seeds, compiling once.
+
+    Attributes:
+        config: with the recipe's own fields alone.
+        source: of the data set and its splits.
+        dataset: as it is stored.
+        preprocessing: from stored to network inputs.
+        devices: those that share a batch.
+        model: the network.
+        read: `(variables, stored examples) -> examples`, their features in evaluation mode.
+    """
 
     def __init__(self, config: ConfigDict):
         self.config = ConfigDict(config)
@@ -65,7 +75,7 @@ class Experiment:
             head=recipe.head,
             branches=recipe.branches,
         )
-        self._read = make_reader(self.model, self.preprocessing.evaluate)
+        self.read = make_reader(self.model, self.preprocessing.evaluate)
         self._loops, self._keepers, self._evaluators = {}, {}, {}
         self._few = None
 
@@ -147,8 +157,8 @@ class Experiment:
         held_out = prepared.held_out
         return prepared._replace(
             data=self.stage_data(stage, seed, prepared, variables),
-            test=self._read(variables, prepared.test),
-            held_out=None if held_out is None else self._read(variables, held_out),
+            test=self.read(variables, prepared.test),
+            held_out=None if held_out is None else self.read(variables, held_out),
             kept=True,
         )
 

@@ -66,10 +66,12 @@ def _by_seed(records: list[dict], row: str, column: Column) -> dict[int, float |
 
 def _order(name: str, records: list[dict], column: Column) -> str:
     """How alike the orders of the rows are, by Spearman's rank correlation."""
-    both = {}
-    for row in TABLES[name].rows:
+    both, taken = {}, set()
+    for row, (_, _, of_paper) in TABLES[name].rows.items():
         ours, paper = errors(records, row, column), published_error(name, row, column)
-        if ours and paper is not None:
+        # Of several readings of one of the paper's rows the first stands for it.
+        if ours and paper is not None and of_paper not in taken:
+            taken.add(of_paper)
             both[row] = float(np.mean(ours)), paper
     if len(both) < LEAST:
         return ""

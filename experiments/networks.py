@@ -18,15 +18,16 @@ def make_model(
     config: ConfigDict,
     num_classes: int,
     axis_name: str | None = None,
-    head: Callable[[int], nn.Module] = LinearHead,
+    head: Callable[[int], nn.Module] | None = None,
     branches: int = 1,
 ) -> Model:
-    """The network of `config.model`; batch normalisation takes its moments over the axis."""
+    """The network of `config.model`; batch normalisation takes its moments over the axis.
+
+    Its last layer is linear, or ends in a tanh where the config says so, unless `head` is given.
+    """
     match config.name:
         case "mlp":
             backbone = MLP(hidden=tuple(config.hidden), branches=branches)
-            if config.get("tanh") and head is LinearHead:
-                head = TanhHead
         case "resnet_cifar":
             backbone = ResNetCifar(
                 depth=config.depth,
@@ -57,6 +58,7 @@ def make_model(
             raise ValueError(
                 f"model.name is {config.name!r}; choose mlp, resnet_cifar, pointnet or pointnet2."
             )
+    head = head or (TanhHead if config.get("tanh") else LinearHead)
     return flax_model(backbone, head(num_classes))
 
 

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from experiments.optimizers import learning_rate, make_optimizer
 from otrw_jax import cross_entropy, erm
-from otrw_jax.backbones.heads import LinearHead
 from otrw_jax.features import given_features
 from otrw_jax.losses import PerExampleLoss, label_aware_smoothing, smoothed
 from otrw_jax.methods.averaging import averaged
@@ -33,7 +32,8 @@ class Recipe:
             from the config's second stage of a head.
         first: what is trained in the first stage; recipes that agree in it can take over each
             other's.
-        head: the network's last layer, from the number of classes.
+        head: the network's last layer, from the number of classes; None for the one that the
+            config's network has.
         branches: branches of the backbone's last block.
     """
 
@@ -42,7 +42,7 @@ class Recipe:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     second: Mapping[str, Any] | None = None
     first: str = "cross-entropy"
-    head: Callable[[int], nn.Module] = LinearHead
+    head: Callable[[int], nn.Module] | None = None
     branches: int = 1
 
 

@@ -23,7 +23,7 @@ from experiments.experiment import Experiment
 from experiments.recipes import RECIPES
 from experiments.records import append, read
 from experiments.run import Run, train_together
-from experiments.rundir import HOW, flatten
+from experiments.rundir import HOW, factor_of, flatten
 from experiments.tables import TABLES, Row
 from otrw_jax.checkpoints import read_json
 
@@ -177,13 +177,6 @@ def run_row(config: ConfigDict, workdir: pathlib.Path, row: str, seeds: list[int
             "seeds_together": max(record.get("seeds_together", 1) for record in records),
             "config": resolved(config, run.seed),
         }
-
-
-def factor_of(config: ConfigDict) -> float:
-    """Largest over smallest class."""
-    if "counts" in config.data:
-        return max(config.data.counts) / min(config.data.counts)
-    return config.data.imbalance_factor
 
 
 def runs_of(folder: pathlib.Path, seeds: list[int], first: pathlib.Path | None = None) -> list[Run]:

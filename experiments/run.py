@@ -226,8 +226,8 @@ def _epochs_left(
 
     Yields:
         The epoch's number within its stage, from one; each run's record, with the seconds of all
-        of them including the compilation in a stage's first; each run's state; and its data as the
-        stage sees them.
+        of them, in a stage's first including the compilation and the features that are kept; each
+        run's state; and its data as the stage sees them.
     """
     seeds = len(group) if len(group) > 1 else 0
 

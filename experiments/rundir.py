@@ -112,6 +112,13 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
     )
 
 
+def factor_of(config: ConfigDict) -> float:
+    """Largest over smallest class."""
+    if "counts" in config.data:
+        return max(config.data.counts) / min(config.data.counts)
+    return config.data.imbalance_factor
+
+
 def provenance() -> dict:
     """Versions and device that a result comes from."""
     packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")

@@ -8,9 +8,10 @@ Bathtub is the minority, of 1, 4, 8 or 10 objects in the paper's table 12; every
 in the paper; it fits, since the smallest class, bathtub, has 106 objects to choose from.
 
 The second stages train the head on the frozen backbone, whose features of five augmented copies
-are kept; the paper does not say which part it trains. Its preset measures with the whole meta set,
-as in table 12, and that of the authors' program with prototypes of features, since the mean of
-several clouds, point by point, is no cloud.
+are kept; the paper does not say which part it trains. `otrw_released` and `oltr` alone pass the
+clouds through the backbone in every step. The paper's preset measures with the whole meta set, as
+in table 12, and that of the authors' program with prototypes of features, since the mean of several
+clouds, point by point, is no cloud.
 """
 
 from ml_collections import ConfigDict

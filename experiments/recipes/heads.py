@@ -139,6 +139,9 @@ transport_correction = Recipe(
 
 
 def _oltr(c: Context):
+    # The authors start the hallucinator as the trained head, which a tanh keeps from being affine.
+    affine = not c.config.model.get("tanh")
+
     def make(model, optimizer, axis_name):
         return oltr(
             model,
@@ -147,6 +150,7 @@ def _oltr(c: Context):
             c.num_classes,
             trainable=c.second.trainable,
             batch_norm=c.second.batch_norm,
+            hallucinator_from_head=affine,
             axis_name=axis_name,
         )
 

@@ -2,7 +2,7 @@
 
 from experiments.recipe import Recipe
 from otrw_jax import losses
-from otrw_jax.backbones.heads import CosineHead
+from otrw_jax.backbones.heads import CosineHead, LinearHead
 from otrw_jax.methods.erm import deferred, influence
 
 BETA = {"beta": 0.9999}
@@ -127,6 +127,7 @@ influence_balanced = Recipe(
     _influence_balanced(lambda c: losses.cross_entropy, _inverse_frequencies),
     INFLUENCE,
     first="ib",
+    head=LinearHead,
 )
 
 influence_balanced_cb = Recipe(
@@ -134,6 +135,7 @@ influence_balanced_cb = Recipe(
     _influence_balanced(lambda c: losses.cross_entropy, _effective_numbers),
     INFLUENCE | BETA,
     first="ib_cb",
+    head=LinearHead,
 )
 
 influence_balanced_focal = Recipe(
@@ -141,4 +143,5 @@ influence_balanced_focal = Recipe(
     _influence_balanced(lambda c: losses.focal(c.options.gamma), _inverse_frequencies),
     INFLUENCE | {"gamma": 1.0},
     first="ib_focal",
+    head=LinearHead,
 )

@@ -5,7 +5,7 @@ import optax
 from experiments.recipe import Context, Recipe
 from experiments.recipes.losses import scaled
 from otrw_jax import losses
-from otrw_jax.backbones.heads import CosineHead
+from otrw_jax.backbones.heads import CosineHead, LinearHead
 from otrw_jax.losses import effective_number_weights
 from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.l2rw import l2rw
@@ -172,6 +172,7 @@ augmentation = Recipe(
     _metasaug(lambda c: losses.cross_entropy),
     AUGMENTATION,
     first="metasaug_ce",
+    head=LinearHead,
 )
 
 augmentation_focal = Recipe(
@@ -179,6 +180,7 @@ augmentation_focal = Recipe(
     _metasaug(lambda c: losses.focal(c.options.gamma)),
     AUGMENTATION | {"gamma": 1.0},
     first="metasaug_focal",
+    head=LinearHead,
 )
 
 augmentation_ldam = Recipe(
@@ -186,6 +188,7 @@ augmentation_ldam = Recipe(
     _metasaug(lambda c: losses.ldam(c.counts, c.options.max_margin, scale=1.0)),
     AUGMENTATION | {"max_margin": 0.5},
     first="metasaug_ldam",
+    head=LinearHead,
 )
 
 

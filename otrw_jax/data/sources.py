@@ -180,7 +180,8 @@ def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         # Absent, or not what it should be: then the records decide.
         arrays = _decode(builder)
-    _try_to_save(cache, dict(zip(ARRAYS, arrays, strict=True)))
+    with contextlib.suppress(OSError):  # A folder that cannot be written is read without.
+        save_arrays(cache, dict(zip(ARRAYS, arrays, strict=True)))
     return arrays
 
 
@@ -222,8 +223,8 @@ def _read_png(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def _try_to_save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Saves in one step, so that no reader sees half a file; a read-only folder is no error."""
+def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Saves in one step, so that no reader sees half a file, and leaves none behind on failure."""
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
     try:
         np.savez(partial, **arrays)
@@ -231,6 +232,7 @@ def _try_to_save(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()
+        raise
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_the_seeds_given_or_the_demos_own():
     with flagsaver.flagsaver():
         flags.FLAGS(["demo"])
         assert seeds(2) == [0, 1]
-        flags.FLAGS(["demo", "--seeds=7,4"])
+        flags.FLAGS(["demo", "--seeds=7,4,7"])
         assert seeds(2) == [7, 4]
         flags.FLAGS(["demo", "--seeds=7,x"])
         with pytest.raises(ValueError, match="--seeds=7,x must be whole numbers"):

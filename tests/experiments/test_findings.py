@@ -40,6 +40,14 @@ def test_the_order_of_the_rows_is_compared_with_the_papers():
     assert "all 4 rows that the paper has too have one error" in same[0]
 
 
+def test_several_readings_of_one_row_count_once():
+    at = {"dataset": "cifar10", "imbalance_factor": 100.0}
+    rows = {"ce": 30.0, "focal": 29.0, "ldam": 26.0, "otrw_paper": 18.0}
+    records = [record(row, error, **at) for row, error in rows.items()]
+    records += [record("otrw_released", 90.0, **at), record("otrw_global", 90.0, **at)]
+    assert "over 4 rows +1.00; least error here `otrw_paper`" in findings("table1", records)[0]
+
+
 def test_rows_are_compared_seed_by_seed():
     records = [record("otrw_net", 20.0, 0), record("otrw_net", 24.0, 1)]
     records += [record("ce", 50.0, 0), record("ce", 52.0, 1), record("ce", 0.0, 2)]

@@ -120,7 +120,8 @@ NO_FORMULA = {"Hu et al. + regularization", "Constraint-based re-weighting"}
 def test_every_row_of_the_papers_tables_is_one_of_ours(name):
     table = TABLES[name]
     ours = {row.paper for row in table.rows.values()} - {None}
-    assert ours == set(read_json(PAPER)[table.paper]["rows"]) - NO_FORMULA
+    left_out = {"Fine-tuned BERT"} if name == "table5_frozen" else set()
+    assert ours == set(read_json(PAPER)[table.paper]["rows"]) - NO_FORMULA - left_out
     # And every row has a config on every column.
     for column in columns_of(name):
         for row in list(table.rows.values())[:3]:

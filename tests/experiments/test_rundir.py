@@ -2,8 +2,16 @@
 
 import pytest
 
+from experiments.configs import digits, modelnet10, sst
 from experiments.run import train
-from experiments.rundir import HOW, ConfigMismatchError, RunningError, alone_in, claim
+from experiments.rundir import (
+    HOW,
+    ConfigMismatchError,
+    RunningError,
+    alone_in,
+    claim,
+    factor_of,
+)
 from otrw_jax.checkpoints import read_json
 from tests.experiments.runs import with_fields
 
@@ -68,3 +76,9 @@ def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):
         assert train(other, workdir, 0, 0) == results
     finally:
         claim(workdir, before)
+
+
+def test_the_imbalance_of_every_kind_of_config():
+    assert factor_of(digits.get_config("imbalance_factor=20")) == 20
+    assert factor_of(sst.get_config("sst2,minority=50")) == 20
+    assert factor_of(modelnet10.get_config("minority=4")) == 25

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from experiments.experiment import Experiment
 from experiments.figures import draw
 from experiments.fine_tuning import fine_tuned
 from experiments.learned_weights import learned_weights
+from experiments.networks import make_model
 from experiments.recipes import RECIPES
 from experiments.run import restore, train
 from otrw_jax.checkpoints import read_json
@@ -115,6 +117,29 @@ def test_features_are_kept_and_follow_the_encoder(folders, monkeypatch):
     config.encoder.pooling = "cls"
     with pytest.raises(AssertionError, match="encoded twice"):
         seen(config)
+
+
+def test_features_that_cannot_be_kept_are_not_lost(folders, monkeypatch, capsys):
+    def full(path, arrays):
+        raise OSError("No space left on device")
+
+    config = small(folders, "ce")
+    expected = seen(config).train_inputs
+    config.encoder.max_length = 63  # Another name; no sentence is so long.
+    monkeypatch.setattr(encoding, "save_arrays", full)
+    np.testing.assert_array_equal(seen(config).train_inputs, expected)
+    assert "not kept, and a further run computes them anew: No space" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", ["ce", "otrw_net", "ib", "metasaug_ce"])
+def test_the_heads_of_recipes_that_need_a_linear_one_have_no_tanh(recipe):
+    model = make_model(sst.get_config().model, 2, head=RECIPES[recipe].head)
+    head = model.init(jax.random.key(0), jnp.ones((1, 8)))["params"]["head"]
+    z = 100 * jax.random.normal(jax.random.key(1), (5, 384))
+    once, twice, none = (model.logits(head, scale * z) for scale in (1, 2, 0))
+    linear = np.allclose(twice + none, 2 * once, rtol=1e-3)
+    assert linear == (recipe in ("ib", "metasaug_ce"))
+    assert linear or np.abs(once).max() <= 1
 
 
 def test_features_stay_with_their_sentences():
