@@ -7,7 +7,6 @@ from jaxtyping import Float
 
 from experiments.recipes.transport import net_of
 from experiments.run import Restored
-from otrw_jax.features import features_in_chunks
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.ot_weight_net import net_inputs
 
@@ -29,7 +28,7 @@ def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
     options = config.options[config.recipe]
     net, model, train = net_of(options), end.experiment.model, end.prepared.data.view.train
     variables, count = end.state.variables, len(end.prepared.split.train)
-    z = features_in_chunks(jax.jit(lambda x: model.features(variables, x, False)[0]), train.inputs)
+    z = end.experiment.read(variables, end.prepared.data.raw).inputs
     losses = cross_entropy(model.logits(variables["params"]["head"], z), train.labels)
     seen = net_inputs(
         options.net_input, z, train.labels, losses, end.prepared.data.view.num_classes

@@ -14,6 +14,7 @@ from otrw_jax.methods.presets import paper
 from otrw_jax.ot.transport import EntropicOT
 from otrw_jax.seeds import stack, unstack
 from otrw_jax.train import DeviceData, Stage, make_loop, run_stage
+from tests.compilations import heard
 from tests.methods import problem
 
 EPOCHS, SIZE = 2, 8
@@ -159,19 +160,10 @@ def test_nothing_is_compiled_after_the_second_epoch(layout):
     if seeds:
         data, key, variables = (stack([one, one]) for one in (data, key, variables))
     data = devices.replicate(data)
-    compiled, seen = [], []
-
-    def listen(event, seconds, **kwargs):
-        del seconds, kwargs
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    seen = []
+    with heard() as compiled:
         for _, _, _ in run_stage(loop, loop.start(key, variables, data), data, key):
             seen.append(len(compiled))
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert seen[0] > 0 and seen[1:] == [seen[1]] * 3
 
 

@@ -7,6 +7,7 @@ import json
 import jax
 
 from otrw_jax.checkpoints import Checkpoints
+from tests.compilations import heard
 
 
 class Interrupted(Exception):
@@ -36,21 +37,11 @@ def lines_of(workdir):
 @contextlib.contextmanager
 def nothing_compiled():
     """Asserts that no program is compiled, nor taken from the folder of compiled ones."""
-    compiled = []
-
-    def listen(event, seconds, **kwargs):
-        del seconds, kwargs
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with heard() as compiled:
         yield
         assert compiled == []
         jax.jit(lambda x: x + 12345)(1.0)  # The listener does hear.
         assert len(compiled) == 1
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def interrupt(monkeypatch, owner, name, number_of, at):

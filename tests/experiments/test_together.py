@@ -77,6 +77,18 @@ def test_seeds_together_equal_seeds_alone(experiment, alone, final_state, tmp_pa
         assert fingerprints[0] == fingerprints[1]
 
 
+def test_a_stage_on_kept_features_is_evaluated_on_them(experiment, tmp_path, monkeypatch):
+    evaluations, seen = Experiment.evaluations, []
+
+    def look(self, stage, variables, prepared):
+        seen.append((stage.name, prepared.kept))
+        return evaluations(self, stage, variables, prepared)
+
+    monkeypatch.setattr(Experiment, "evaluations", look)
+    train(experiment, tmp_path, 0, 0)
+    assert set(seen) == {("stage1", False), ("stage2", True)}
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_evaluations_together_are_those_alone(kept, experiment, alone, final_state):
     variables = [
