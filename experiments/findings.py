@@ -66,13 +66,14 @@ def _by_seed(records: list[dict], row: str, column: Column) -> dict[int, float |
 
 def _order(name: str, records: list[dict], column: Column) -> str:
     """How alike the orders of the rows are, by Spearman's rank correlation."""
-    both, taken = {}, set()
+    both, taken, seeds = {}, set(), []
     for row, (_, _, of_paper) in TABLES[name].rows.items():
         ours, paper = errors(records, row, column), published_error(name, row, column)
         # Of several readings of one of the paper's rows the first stands for it.
         if ours and paper is not None and of_paper not in taken:
             taken.add(of_paper)
             both[row] = float(np.mean(ours)), paper
+            seeds.append(len(ours))
     if len(both) < LEAST:
         return ""
     ours, paper = np.array(list(both.values())).T
@@ -80,9 +81,12 @@ def _order(name: str, records: list[dict], column: Column) -> str:
         return f"{column.title}: all {len(both)} rows that the paper has too have one error."
     best, theirs = (list(both)[int(np.argmin(values))] for values in (ours, paper))
     correlation = spearmanr(ours, paper).statistic
+    fewest, most = min(seeds), max(seeds)
     return (
-        f"{column.title}: rank correlation with the paper's order over {len(both)} rows "
-        f"{correlation:+.2f}; least error here `{best}`, in the paper `{theirs}`."
+        f"{column.title}: rank correlation of mean errors with the paper's over the {len(both)} "
+        f"rows that the paper has too, of {fewest if fewest == most else f'{fewest} to {most}'} "
+        f"seed{'s' if most > 1 else ''} each, {correlation:+.2f}; least of these here `{best}`, in "
+        f"the paper `{theirs}`."
     )
 
 

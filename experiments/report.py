@@ -28,7 +28,12 @@ hand. Errors are top-1 errors on the test set in percent, mean ± standard devia
 of which has a training subset, a start and an order of its own. *Held-out* is the epoch of the last
 stage with the best balanced accuracy on held-out examples, which no training sees; *last* is the
 last epoch; *best test* selects by the test set itself, as many published figures do, and is given
-for comparison with those alone. A cell is empty where nothing was run."""
+for comparison with those alone. *Many*, *medium* and *few* are accuracies of classes of more than
+100, of 20 to 100 and of fewer than 20 training examples; *difference* is the held-out column less
+the paper's figure; *s a run* are seconds of training and evaluation, those of seeds trained
+together divided by their number. Errors that differ by less than their spread order nothing. A cell
+is empty where nothing was run, where there are no such classes, or where the paper has no such
+row."""
 
 ISOLATES_BASE = {
     "ce": "the head as it is, trained on",

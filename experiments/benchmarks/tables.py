@@ -73,7 +73,8 @@ def section(command: str, machine: dict, parts: list[str]) -> str:
     about = (
         f"Printed by `{command}` on {machine['cpu']}, {machine['cores']} cores, device "
         f"{machine['device']}; {versions}. Processes waiting for a core at the start (load of the "
-        f"last minute): {machine['load']:.1f}. Times are medians."
+        f"last minute): {machine['load']:.1f}. Times are medians, ratios those "
+        "of the ratios of neighbouring repeats."
     )
     return "\n\n".join(["## Benchmarks", about, *parts])
 

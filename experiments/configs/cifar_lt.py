@@ -1,4 +1,4 @@
-"""Long-tailed CIFAR-10 and CIFAR-100 with ResNet-32, in the paper's settings.
+"""Long-tailed CIFAR-10 and CIFAR-100 with ResNet-32, in the paper's settings where it gives them.
 
     --config=experiments/configs/cifar_lt.py:dataset=cifar10,imbalance_factor=100,recipe=otrw_paper
 

@@ -66,7 +66,7 @@ def base(recipe: str) -> ConfigDict:
 
 
 def levers() -> ConfigDict:
-    """What any stage may take beside its method; all are off."""
+    """What a stage may take beside its method; all are off. Mixup and SAM go with `erm` alone."""
     return ConfigDict(
         {
             # a of mixup's Beta(a, a).

@@ -38,7 +38,7 @@ RECIPES: dict[str, Recipe] = {
     "ncm": heads.class_means,
     "disalign": heads.distribution_alignment,
     "oltr": heads.open_long_tailed,
-    # The meta set alone
+    # Heads fitted to the meta set alone
     "meta_centroids": heads.meta_set_centroids,
     "meta_logistic": heads.meta_set_logistic,
     # Corrections of its logits

@@ -94,7 +94,7 @@ def _meta_centroids(c: Context):
     return [c.erm_stage(), c.staged(c.second, method)]
 
 
-meta_set_centroids = Recipe("nearest centroid of the meta set alone", _meta_centroids, second=ONCE)
+meta_set_centroids = Recipe("nearest centroid of the meta set", _meta_centroids, second=ONCE)
 
 
 def _meta_logistic(c: Context):
@@ -103,7 +103,7 @@ def _meta_logistic(c: Context):
 
 
 meta_set_logistic = Recipe(
-    "logistic regression on the meta set alone", _meta_logistic, {"l2": 1.0}, second=ONCE
+    "logistic regression on the meta set", _meta_logistic, {"l2": 1.0}, second=ONCE
 )
 
 

@@ -1,5 +1,7 @@
 """Recipes of OT re-weighting, on the network of a first stage of cross-entropy."""
 
+import functools
+
 import flax.linen as nn
 from ml_collections import ConfigDict
 
@@ -29,7 +31,11 @@ def _ot(c: Context) -> list[Stage]:
     return [c.erm_stage(), c.stage(make, c.second)]
 
 
-NETS = {"attention": AttentionWeightNet, "mlp": MLPWeightNet}
+NETS = {
+    "attention": AttentionWeightNet,
+    "attention_diagonal": functools.partial(AttentionWeightNet, pooling="diagonal"),
+    "mlp": MLPWeightNet,
+}
 
 
 def net_of(options: ConfigDict) -> nn.Module:
@@ -39,7 +45,7 @@ def net_of(options: ConfigDict) -> nn.Module:
         ValueError: there is no such net.
     """
     if options.net not in NETS:
-        raise ValueError(f"net is {options.net!r}; choose {' or '.join(NETS)}.")
+        raise ValueError(f"net is {options.net!r}; choose {', '.join(NETS)}.")
     return NETS[options.net](hidden=options.hidden)
 
 
