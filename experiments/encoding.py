@@ -1,8 +1,12 @@
 """Sentences as features of an encoder, computed once and kept on the disk."""
 
+import contextlib
 import hashlib
 import pathlib
+import shutil
+from collections.abc import Iterator
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +37,9 @@ def encoded(
 ) -> Dataset:
     """The data set with features `[n d]` in place of its sentences.
 
+    Of several processes that want the same ones, one computes them, and the others wait. One that
+    is interrupted goes on from the last epoch of fine-tuning.
+
     Args:
         dataset: of sentences.
         config: `encoder` of the run's config: folder (empty for the MiniLM that the extra `minilm`
@@ -44,6 +51,7 @@ def encoded(
     Raises:
         FileNotFoundError, ModuleNotFoundError: there is no such encoder.
         ValueError: its files do not fit together, or there is nothing to fine-tune it on.
+        CheckpointError: the fine-tuned encoder cannot be written beside the features.
     """
     tuned = config.fine_tuning.epochs > 0
     if tuned and not len(extra):
@@ -54,10 +62,12 @@ def encoded(
     extra = extra if tuned else extra[:0]
     path = cache / f"{_name(dataset, config, extra, seed)}.npz"
     if path.exists():
-        with np.load(path) as kept:
-            parts = {name: kept[name] for name in INPUTS}
-    else:
+        return dataset._replace(**_kept(path))
+    with _turn(path) as in_order:
+        if path.exists():
+            return dataset._replace(**_kept(path))
         encode, params = read_encoder(config)
+        states = path.with_suffix(".tuning")
         if tuned:
             params = fine_tuned(
                 encode.network,
@@ -67,10 +77,40 @@ def encoded(
                 dataset.num_classes,
                 config.fine_tuning,
                 seed,
+                states if in_order else None,
             )
         parts = {name: encode(params, getattr(dataset, name)) for name in INPUTS}
         _keep(path, parts)
+        if path.exists():
+            shutil.rmtree(states, ignore_errors=True)
     return dataset._replace(**parts)
+
+
+@contextlib.contextmanager
+def _turn(path: pathlib.Path) -> Iterator[bool]:
+    """Waits while another process computes what a path is to hold.
+
+    Gives whether others wait in turn; where nothing can be written, none does.
+    """
+    lock = filelock.FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"another process computes {path}; this one waits for it.", flush=True)
+        lock.acquire()
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _kept(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path) as kept:
+        return {name: kept[name] for name in INPUTS}
 
 
 def _keep(path: pathlib.Path, parts: dict[str, np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """An encoder trained further on balanced examples, before its features are taken."""
 
-from collections.abc import Iterator
+import contextlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from rich.progress import track
 from otrw_jax import erm
 from otrw_jax.backbones.bert import Bert
 from otrw_jax.backbones.heads import LinearHead
+from otrw_jax.checkpoints import Checkpoints
 from otrw_jax.methods.base import Batch, Examples, TrainingData
 from otrw_jax.model import flax_model
 
@@ -28,6 +30,7 @@ def fine_tuned(
     num_classes: int,
     config: ConfigDict,
     seed: int,
+    folder: pathlib.Path | None = None,
 ) -> PyTree:
     """Parameters of the encoder after training with a linear head, by cross-entropy and Adam.
 
@@ -41,9 +44,12 @@ def fine_tuned(
         num_classes: K.
         config: epochs, batch_size, learning_rate.
         seed: of the head's start and the order of the examples.
+        folder: where the state of each epoch is kept; a call that was interrupted goes on from
+            there, and ends bit for bit like one that was not. None keeps nothing.
 
     Raises:
         ValueError: there are fewer examples than a batch has.
+        CheckpointError: a state cannot be written.
     """
     size = config.batch_size
     if len(labels) < size:
@@ -61,14 +67,22 @@ def fine_tuned(
     state = jax.tree.map(jnp.copy, method.init(key, variables, data))
     step = jax.jit(method.step, donate_argnums=0)
     rng = np.random.default_rng(seed)
-    steps = config.epochs * (len(labels) // size)
-    for _, ids in zip(
-        track(range(steps), f"fine-tuning on {len(labels)} sentences"),
-        _batches(rng, len(labels), size),
-        strict=False,
-    ):
-        inputs = jax.tree.map(jnp.asarray, trimmed(pieces, ids))
-        state, _ = step(state, Batch(inputs, jnp.asarray(labels[ids]), jnp.asarray(ids)), None)
+    orders = [rng.permutation(len(labels)) for _ in range(config.epochs)]
+    steps = len(labels) // size  # What is left over at the end of an order is not used.
+    with Checkpoints(folder, keep=1) if folder else contextlib.nullcontext() as checkpoints:
+        done = max(checkpoints.steps(), default=0) if checkpoints else 0
+        if done:
+            state = checkpoints.restore(state, done)
+        for at in track(
+            range(done * steps, config.epochs * steps),
+            f"fine-tuning on {len(labels)} sentences, epochs {done + 1} to {config.epochs}",
+        ):
+            epoch, first = at // steps, at % steps * size
+            ids = orders[epoch][first : first + size]
+            inputs = jax.tree.map(jnp.asarray, trimmed(pieces, ids))
+            state, _ = step(state, Batch(inputs, jnp.asarray(labels[ids]), jnp.asarray(ids)), None)
+            if checkpoints and (at + 1) % steps == 0:
+                checkpoints.save(epoch + 1, state, {})
     return state.variables["params"]["backbone"]
 
 
@@ -77,10 +91,3 @@ def trimmed(pieces: Pieces, rows: Int[np.ndarray, "b"], multiple: int = 16) -> P
     longest = int(pieces["mask"][rows].sum(1).max())
     width = -(-longest // multiple) * multiple
     return {name: values[rows, :width] for name, values in pieces.items()}
-
-
-def _batches(rng: np.random.Generator, count: int, size: int) -> Iterator[Int[np.ndarray, "b"]]:
-    """Batches of one random order after another; what is left over at an end is not used."""
-    while True:
-        order = rng.permutation(count)
-        yield from (order[at : at + size] for at in range(0, count - size + 1, size))

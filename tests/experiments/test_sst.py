@@ -1,8 +1,10 @@
 """Sentences from trees to results: features of a small encoder, kept; recipes; a resumed run."""
 
+import concurrent.futures
 import json
 import pathlib
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from experiments import encoding
 from experiments.configs import sst
+from experiments.data import Source
 from experiments.experiment import Experiment
 from experiments.figures import draw
 from experiments.fine_tuning import fine_tuned
@@ -17,7 +20,7 @@ from experiments.learned_weights import learned_weights
 from experiments.networks import make_model
 from experiments.recipes import RECIPES
 from experiments.run import restore, train
-from otrw_jax.checkpoints import read_json
+from otrw_jax.checkpoints import Checkpoints, read_json
 
 pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
 
@@ -198,6 +201,69 @@ def test_fine_tuning_learns_its_examples_and_leaves_what_it_was_given(folders):
     again = fine_tuned(*arguments, seed=0)
     for one, other in zip(jax.tree.leaves(tuned), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_fine_tuning_goes_on_from_its_last_epoch(folders, monkeypatch, assert_same_bits):
+    config = small(folders, "ce")
+    config.data.extra_per_class = 7
+    config.encoder.fine_tuning.epochs = 4
+    config.data.data_dir = str(folders / "interrupted")
+    folder = folders / "interrupted" / "encoded"
+    save, saved = Checkpoints.save, []
+
+    def killed(self, step, *args):
+        save(self, step, *args)
+        saved.append(step)
+        if step == 2 and len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        seen(config)
+    assert len(list(folder.glob("*.tuning"))) == 1 and not list(folder.glob("*.npz"))
+    gone_on = seen(config)
+    assert saved == [1, 2, 3, 4]
+    assert not list(folder.glob("*.tuning")) and len(list(folder.glob("*.npz"))) == 1
+
+    config.data.data_dir = str(folders / "uninterrupted")
+    assert_same_bits(gone_on.train_inputs, seen(config).train_inputs)
+
+
+def test_one_process_computes_features_and_another_waits(folders, monkeypatch, capsys):
+    config = small(folders, "ce")
+    config.data.data_dir = str(folders / "waiting")
+    source = Source(config)
+    monkeypatch.setattr(encoding, "read_encoder", None)  # What waits computes nothing.
+    monkeypatch.setattr(encoding, "_name", lambda *args: "features")
+    path = folders / "waiting" / "encoded" / "features.npz"
+    path.parent.mkdir(parents=True)
+    parts = {name: np.full((3, 2), 7.0) for name in encoding.INPUTS}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with filelock.FileLock(path.with_suffix(".lock")):
+            waiting = pool.submit(lambda: source.seen(source.split(0), 0))
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.5)
+            np.savez(path, **parts)
+        found = waiting.result(timeout=60)
+    np.testing.assert_array_equal(found.train_inputs, parts["train_inputs"])
+    assert f"another process computes {path}" in capsys.readouterr().out
+
+
+def test_features_without_a_folder_to_write_to(folders, monkeypatch, capsys):
+    config = small(folders, "ce")
+    config.data.extra_per_class = 7
+    config.encoder.fine_tuning.epochs = 1
+    expected = seen(config)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError("a disk that is only read")
+
+    monkeypatch.setattr(encoding, "_name", lambda *args: "features")
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    monkeypatch.setattr(Checkpoints, "save", refuse)
+    monkeypatch.setattr(encoding, "save_arrays", refuse)
+    np.testing.assert_array_equal(seen(config).train_inputs, expected.train_inputs)
+    assert "features are not kept" in capsys.readouterr().out
 
 
 def test_what_an_encoder_cannot_be_fine_tuned_on(folders):
