@@ -64,5 +64,6 @@ def _parse(argv):
         text = str(error.args[0] if error.args else error).replace("\\'", "'")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if isinstance(error, AttributeError | KeyError):
-            sys.exit(f"The config has no field {' '.join(lines).rstrip('.')}")
+            field = " ".join(" ".join(lines).replace("\\n", " ").split())
+            sys.exit(f"The config has no field {field.strip(chr(34)).rstrip('.')}")
         sys.exit(lines[-1])

@@ -18,6 +18,7 @@ from otrw_jax.evaluation import Statistics, make_evaluator
 from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.metrics import summarise
+from otrw_jax.model import Model
 from otrw_jax.seeds import stack
 from otrw_jax.train import DeviceData, Loop, Stage, make_loop
 
@@ -29,7 +30,7 @@ class Prepared(NamedTuple):
         split: its parts, as indices.
         dataset: the whole, as networks see it.
         data: what is trained on.
-        test: what is evaluated.
+        test: what is evaluated: as stored, `Experiment.preprocessing.evaluate` makes inputs of it.
         held_out: what checkpoints are chosen by, or None.
         kept: whether the last three hold features of a frozen backbone in place of inputs.
     """
@@ -62,6 +63,7 @@ class Experiment:
         for part in ("stage2", "options"):
             own = {k: v for k, v in config[part].items() if k == self.config.recipe}
             self.config[part] = ConfigDict(own)
+        _check_sections(self.config)
         self.source = first_alone(lambda: Source(self.config))
         self.dataset = self.source.dataset
         self.preprocessing = make_preprocessing(self.config)
@@ -140,6 +142,23 @@ class Experiment:
             ]
         return self._loops[seeds]
 
+    def check_stages(self, seed: int, prepared: Prepared) -> None:
+        """Says before any training what is wrong with a stage, not when its turn has come.
+
+        Raises:
+            ValueError: a batch is larger than the training set, or the stage's own `init` refuses
+                the data or the network.
+        """
+        count = int(prepared.split.counts.sum())
+        for index, loop in enumerate(self.loops(prepared.split.counts)):
+            stage = loop.stage
+            if stage.batch_size > count:
+                raise ValueError(
+                    f"{stage.name}: the batch size is {stage.batch_size} and the training set has "
+                    f"{count} examples; take a smaller batch."
+                )
+            self.template(index, seed, prepared)
+
     def stage_data(self, stage: Stage, seed: int, prepared: Prepared, variables) -> DeviceData:
         """The data that a stage trains on: inputs, or features kept of a frozen backbone."""
         copies = stage.feature_copies
@@ -185,6 +204,10 @@ class Experiment:
         """Base key of a stage's order, augmentation and draws."""
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), index)
 
+    def trained_model(self, stage: Stage) -> Model:
+        """The network, with the last layer as a stage's method reads it."""
+        return self.model._replace(logits=stage.method.logits or self.model.logits)
+
     def evaluator(self, stage: Stage, kept: bool = False, together: bool = False):
         """The evaluation of a stage's network; of several seeds' together (`make_evaluator`).
 
@@ -195,15 +218,14 @@ class Experiment:
         """
         name = stage.name, kept, together
         if name not in self._evaluators:
-            method = stage.method
-            model = self.model._replace(logits=method.logits or self.model.logits)
+            model = self.trained_model(stage)
             self._evaluators[name] = make_evaluator(
                 given_features(model) if kept else model,
                 (lambda z: z) if kept else self.preprocessing.evaluate,
                 self.dataset.num_classes,
                 devices=None if together else self.devices,
                 together=together,
-                correct=method.correct,
+                correct=stage.method.correct,
             )
         return self._evaluators[name]
 
@@ -251,6 +273,14 @@ class Experiment:
         shots = self.config.shots
         found = summarise(*statistics, prepared.split.counts, shots.many, shots.few)
         return {key: value for key, value in found.items() if not math.isnan(value)}
+
+
+def _check_sections(config: ConfigDict):
+    sections = {"stage1": config.stage1} | {f"stage2.{k}": v for k, v in config.stage2.items()}
+    for name, section in sections.items():
+        for field in ("epochs", "batch_size"):
+            if section[field] < 1:
+                raise ValueError(f"{name}.{field} is {section[field]}; it must be 1 or more.")
 
 
 def stage_ends(loops: list[Loop]) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
     names = last.experiment.dataset.class_names
     recipe = last.experiment.config.recipe
     paths = [workdir / "confusion_matrices.png", workdir / "convergence.png"]
-    ends = {f"{RECIPES[recipe].first} (stage 1)": first}
+    ends = {f"{RECIPES[recipe].first or recipe} (stage 1)": first}
     if last.stage.name != first.stage.name:
         ends[f"{recipe} (stage 2)"] = last
     confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)

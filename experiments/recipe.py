@@ -31,7 +31,7 @@ class Recipe:
         second: None for one stage; otherwise what its section `config.stage2.NAME` has different
             from the config's second stage of a head.
         first: what is trained in the first stage; recipes that agree in it can take over each
-            other's.
+            other's. None where no other recipe trains the same.
         head: the network's last layer, from the number of classes; None for the one that the
             config's network has.
         branches: branches of the backbone's last block.
@@ -41,7 +41,7 @@ class Recipe:
     stages: Callable[["Context"], list[Stage]]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     second: Mapping[str, Any] | None = None
-    first: str = "cross-entropy"
+    first: str | None = None
     head: Callable[[int], nn.Module] | None = None
     branches: int = 1
 

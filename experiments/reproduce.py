@@ -151,7 +151,7 @@ def run_row(config: ConfigDict, workdir: pathlib.Path, row: str, seeds: list[int
     """Trains a row on the seeds together, and gives each seed's record."""
     recipe = RECIPES[config.recipe]
     first = None
-    if recipe.second is not None:
+    if recipe.second is not None and recipe.first == RECIPES["ce"].first:
         first = workdir / "ce"
         shared = ConfigDict(config)
         shared.recipe = "ce"

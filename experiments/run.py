@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from jax import Array
+from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from experiments.experiment import Experiment, Prepared, stage_ends
@@ -21,6 +23,7 @@ from experiments.rundir import (
 )
 from otrw_jax.checkpoints import Checkpoints, read_json, write_json
 from otrw_jax.devices import from_first, is_first_process, wait_for_all
+from otrw_jax.model import predict
 from otrw_jax.seeds import stack, unstack
 from otrw_jax.train import Stage, run_stage
 
@@ -77,6 +80,8 @@ def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
     """
     with contextlib.ExitStack() as files:
         opened = [_OpenRun(experiment, run, len(runs) > 1, files) for run in runs]
+        if not opened[0].done:
+            experiment.check_stages(opened[0].seed, opened[0].prepared)
         for run in opened:
             if run.done == run.ends[-1]:  # A kill may have come before its last report.
                 run.report(files, progress=False)
@@ -294,6 +299,15 @@ class Restored(NamedTuple):
     state: Any
     experiment: Experiment
     prepared: Prepared
+
+    def logits(self, inputs: PyTree) -> Float[Array, "b k"]:
+        """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
+
+        A transductive correction (`ot_correction`), which needs the whole test set, is not made.
+        """
+        model = self.experiment.trained_model(self.stage)
+        seen = self.experiment.preprocessing.evaluate(inputs)
+        return predict(model, self.state.variables, seen)
 
 
 def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = "") -> Restored:

@@ -39,10 +39,13 @@ class ConfigMismatchError(ValueError):
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Writes the config of a new run; refuses a directory whose run has another."""
-    path = workdir / "config.json"
+    """Writes the config of a new run; refuses a directory whose run has another.
+
+    A run that ended before its first checkpoint is none.
+    """
+    path, checkpoints = workdir / "config.json", workdir / "checkpoints"
     wanted = flatten(config.to_dict())
-    if path.exists():
+    if path.exists() and checkpoints.is_dir() and any(checkpoints.iterdir()):
         found = flatten(read_json(path))
         differing = [
             f"{name} is {found.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} here"
@@ -82,7 +85,7 @@ def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     found, wanted = (flatten(read_json(path / "config.json")) for path in (one, other))
     parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]
-    if len({RECIPES[name].first for name in recipes}) > 1:
+    if len({RECIPES[name].first or name for name in recipes}) > 1:
         return ["recipe"]
     return [
         name

@@ -220,8 +220,17 @@ def _key(part) -> str:
 
 
 def read_json(path: str | pathlib.Path) -> Any:
-    """Reads a JSON file of a run directory."""
-    return json.loads(pathlib.Path(path).read_text())
+    """Reads a JSON file of a run directory.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is damaged: {error}; restore it, or begin anew in another directory."
+        ) from error
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:

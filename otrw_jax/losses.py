@@ -204,10 +204,10 @@ def effective_number_weights(
     """
     if not 0 <= beta < 1:
         raise ValueError(f"beta is {beta}; it must lie in [0, 1), for example 0.9999")
-    chex.assert_rank(counts, 1)
     if not isinstance(counts, jax.core.Tracer):
         check_counts(np.asarray(counts))
     n = jnp.asarray(counts, dtype=float)
+    chex.assert_rank(n, 1)
     log_beta = math.log(beta) if beta > 0 else -math.inf
     # 1 - β cancels in the scaling; expm1 keeps the digits of 1 - β^n where β^n is near 1.
     effective_number = -jnp.expm1(jnp.maximum(n, 1) * log_beta)

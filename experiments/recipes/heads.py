@@ -31,6 +31,7 @@ class_balanced = Recipe(
     _class_weights,
     {"beta": 0.9999},
     second={},
+    first="cross-entropy",
 )
 
 
@@ -41,7 +42,9 @@ def _crt(c: Context):
     ]
 
 
-classifier_retraining = Recipe("cRT: a new head on class-balanced draws", _crt, second={})
+classifier_retraining = Recipe(
+    "cRT: a new head on class-balanced draws", _crt, second={}, first="cross-entropy"
+)
 
 
 def _lws(c: Context):
@@ -52,7 +55,9 @@ def _lws(c: Context):
     return [c.erm_stage(), c.staged(c.second, _balanced(c, method))]
 
 
-learnable_scaling = Recipe("LWS: a scale of each class's logit", _lws, second={})
+learnable_scaling = Recipe(
+    "LWS: a scale of each class's logit", _lws, second={}, first="cross-entropy"
+)
 
 
 def _disalign(c: Context):
@@ -65,7 +70,11 @@ def _disalign(c: Context):
 
 
 distribution_alignment = Recipe(
-    "DisAlign: a calibration of the logits", _disalign, {"rho": 1.2}, second={}
+    "DisAlign: a calibration of the logits",
+    _disalign,
+    {"rho": 1.2},
+    second={},
+    first="cross-entropy",
 )
 
 
@@ -77,7 +86,11 @@ def _tau(c: Context):
 
 # -1: the best on the meta set.
 tau_normalisation = Recipe(
-    "class vectors over a power of their length", _tau, {"tau": -1.0}, second=ONCE
+    "class vectors over a power of their length",
+    _tau,
+    {"tau": -1.0},
+    second=ONCE,
+    first="cross-entropy",
 )
 
 
@@ -86,7 +99,7 @@ def _class_means(c: Context):
     return [c.erm_stage(), c.staged(c.second, method)]
 
 
-class_means = Recipe("nearest class mean", _class_means, second=ONCE)
+class_means = Recipe("nearest class mean", _class_means, second=ONCE, first="cross-entropy")
 
 
 def _meta_centroids(c: Context):
@@ -94,7 +107,9 @@ def _meta_centroids(c: Context):
     return [c.erm_stage(), c.staged(c.second, method)]
 
 
-meta_set_centroids = Recipe("nearest centroid of the meta set", _meta_centroids, second=ONCE)
+meta_set_centroids = Recipe(
+    "nearest centroid of the meta set", _meta_centroids, second=ONCE, first="cross-entropy"
+)
 
 
 def _meta_logistic(c: Context):
@@ -103,7 +118,11 @@ def _meta_logistic(c: Context):
 
 
 meta_set_logistic = Recipe(
-    "logistic regression on the meta set", _meta_logistic, {"l2": 1.0}, second=ONCE
+    "logistic regression on the meta set",
+    _meta_logistic,
+    {"l2": 1.0},
+    second=ONCE,
+    first="cross-entropy",
 )
 
 
@@ -120,7 +139,11 @@ def _logit_adjustment(c: Context):
 
 
 logit_adjustment = Recipe(
-    "logit adjustment after training", _logit_adjustment, {"tau": 1.0}, second=ONCE
+    "logit adjustment after training",
+    _logit_adjustment,
+    {"tau": 1.0},
+    second=ONCE,
+    first="cross-entropy",
 )
 
 
@@ -135,6 +158,7 @@ transport_correction = Recipe(
     _ot_correction,
     {"epsilon": 1.0, "iterations": 1000},
     second=ONCE,
+    first="cross-entropy",
 )
 
 
@@ -161,4 +185,5 @@ open_long_tailed = Recipe(
     "OLTR: meta-embedding with a memory of centroids",
     _oltr,
     second={"trainable": ".*", "batch_norm": True, "feature_copies": 0},
+    first="cross-entropy",
 )

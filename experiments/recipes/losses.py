@@ -7,7 +7,7 @@ from otrw_jax.methods.erm import deferred, influence
 
 BETA = {"beta": 0.9999}
 
-cross_entropy = Recipe("cross-entropy", lambda c: [c.erm_stage()])
+cross_entropy = Recipe("cross-entropy", lambda c: [c.erm_stage()], first="cross-entropy")
 
 focal = Recipe(
     "focal loss",

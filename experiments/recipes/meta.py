@@ -216,4 +216,5 @@ learned_sampling = Recipe(
     _balanced_meta_softmax,
     {"meta_batch": 512, "rate_learning_rate": 0.01},
     second={},
+    first="cross-entropy",
 )

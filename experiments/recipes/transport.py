@@ -74,13 +74,30 @@ weight_net = Recipe(
     _ot_net,
     {"net": "attention", "net_input": "features", "hidden": 128},
     second={},
+    first="cross-entropy",
 )
 
-paper = Recipe("cross-entropy, then OT re-weighting as the paper's text has it", _ot, second={})
+paper = Recipe(
+    "cross-entropy, then OT re-weighting as the paper's text has it",
+    _ot,
+    second={},
+    first="cross-entropy",
+)
 released = Recipe(
-    "cross-entropy, then OT re-weighting as the authors' program has it", _ot, second={}
+    "cross-entropy, then OT re-weighting as the authors' program has it",
+    _ot,
+    second={},
+    first="cross-entropy",
 )
 global_weights = Recipe(
-    "cross-entropy, then the global closed-form weights in the loss", _ot, second={}
+    "cross-entropy, then the global closed-form weights in the loss",
+    _ot,
+    second={},
+    first="cross-entropy",
 )
-global_sampling = Recipe("cross-entropy, then examples drawn by the global weights", _ot, second={})
+global_sampling = Recipe(
+    "cross-entropy, then examples drawn by the global weights",
+    _ot,
+    second={},
+    first="cross-entropy",
+)

@@ -72,8 +72,11 @@ def erm(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: from `init`, no meta set where its loss is wanted.
+        ValueError: a negative `mixup`; from `init`, no meta set where its loss is wanted; from
+            `step`, losses that are not one an example, or class weights that are not one a class.
     """
+    if mixup < 0:
+        raise ValueError(f"erm: mixup is {mixup}; it must be 0, for none, or positive.")
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(key, variables, data):
@@ -98,9 +101,12 @@ def erm(
             weighted = 0.0
             for share, labels in parts:
                 losses = loss(logits, labels)
+                _check_shape("loss", losses, labels.shape, "one number an example")
                 weights = jnp.ones_like(losses)
                 if class_weights is not None:
-                    weights = _at(class_weights, state.step)[labels]
+                    of_class = _at(class_weights, state.step)
+                    _check_shape("class_weights", of_class, logits.shape[-1:], "one a class")
+                    weights = of_class[labels]
                 if factor is not None:
                     weights = weights * factor(state.step, z, logits, labels)
                 weighted += share * jnp.sum(weights * losses)
@@ -166,6 +172,11 @@ def influence(alpha: float = 1000.0, floor: float = 1e-3, start: int = 0) -> Fac
         return jnp.where(step >= start, inverse, 1.0)
 
     return factor
+
+
+def _check_shape(name: str, values: Array, shape: tuple[int, ...], meaning: str):
+    if values.shape != shape:
+        raise ValueError(f"erm: {name} has shape {values.shape}; it must be {shape}, {meaning}.")
 
 
 def _at(class_weights: ClassWeights, step: Int[Array, ""]) -> Float[Array, "k"]:

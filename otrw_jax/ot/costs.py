@@ -62,7 +62,8 @@ def combined_cost(
 
 
 def _unit(vectors):
-    """Scales rows to length one; zero rows stay zero, with a zero gradient."""
+    """Scales rows to length one, in float32 or wider; zero rows stay zero, with a zero gradient."""
+    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
     squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    positive = squared > 0
-    return jnp.where(positive, vectors / jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    zero = squared == 0  # Not of a row with a NaN, which stays one.
+    return jnp.where(zero, 0.0, vectors / jnp.sqrt(jnp.where(zero, 1.0, squared)))

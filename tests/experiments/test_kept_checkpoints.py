@@ -1,5 +1,6 @@
 """Which epochs a run's results and checkpoints are of, and how they are restored."""
 
+import numpy as np
 import pytest
 
 from experiments.experiment import Experiment, stage_ends
@@ -83,6 +84,15 @@ def test_restoring_a_checkpoint(
     assert (restored.number, restored.stage.name) == (number, stage)
     assert_same_bits(restored.state, final_state(experiment, whole_run[0], number))
     assert restored.prepared.split.fingerprint == experiment.prepare(0).split.fingerprint
+
+
+def test_logits_of_a_restored_run_are_those_that_were_evaluated(whole_run):
+    workdir, results = whole_run
+    restored = restore(workdir)
+    test = restored.prepared.test
+    classes = np.asarray(restored.logits(test.inputs)).argmax(-1)
+    error = 100 * np.mean(classes != np.asarray(test.labels))
+    assert error == pytest.approx(results["last"]["error"], abs=1e-3)
 
 
 def test_restoring_what_is_not_there(whole_run, tmp_path):

@@ -1,6 +1,7 @@
 """Rows of a table: run, recorded, skipped; and the document that the records make."""
 
 import copy
+import dataclasses
 import pathlib
 import shutil
 
@@ -11,6 +12,7 @@ from absl.testing import flagsaver
 
 from experiments import report, reproduce
 from experiments.published import PAPER, Column
+from experiments.recipes import RECIPES
 from experiments.records import append, read
 from experiments.tables import TABLES, columns_of, published_error
 from otrw_jax.checkpoints import read_json
@@ -78,6 +80,28 @@ def test_what_cannot_be_reproduced(call, tmp_path):
     with pytest.raises(ValueError, match=r"stage1\.epochs='many'"):
         call(tmp_path, "--recipes=ce", "--set=stage1.epochs=many", "digits")
     assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize("first", ["cross-entropy", None])
+def test_the_first_stage_is_shared_by_those_that_train_the_same(call, tmp_path, monkeypatch, first):
+    crt = dataclasses.replace(RECIPES["crt"], first=first)
+    monkeypatch.setitem(RECIPES, "crt", crt)
+    seen = []
+
+    class Seen(Exception):
+        """Enough is known."""
+
+    def instead(experiment, runs):
+        seen.append((experiment.config.recipe, runs[0].workdir.parent.name, runs[0].stage1_from))
+        if experiment.config.recipe == "crt":
+            raise Seen
+
+    monkeypatch.setattr(reproduce, "train_together", instead)
+    with pytest.raises(Seen):
+        call(tmp_path, "--recipes=crt", "--seeds=0", "digits")
+    folder = tmp_path / "runs" / "digits" / "digits_if50"
+    shared = [("ce", "ce", ""), ("crt", "crt", folder / "ce" / "seed_0")]
+    assert seen == (shared if first else [("crt", "crt", "")])
 
 
 def test_the_document_is_of_the_records_alone(recorded):

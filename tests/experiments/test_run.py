@@ -115,6 +115,25 @@ def test_another_seed_is_another_run_and_compiles_nothing(whole_run, experiment,
     assert there["fingerprint"] != here["fingerprint"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stage2.otrw_paper.batch_size": 5000}, "stage2: the batch size is 5000 and the training"),
+        ({"data.meta_per_class": 0}, "meta"),
+        ({"stage1.epochs": 0}, r"stage1\.epochs is 0; it must be 1 or more"),
+        ({"stage2.otrw_paper.batch_size": -4}, r"stage2\.otrw_paper\.batch_size is -4"),
+    ],
+)
+def test_what_is_wrong_with_a_stage_is_said_before_any_training(
+    small_config, tmp_path, fields, message
+):
+    config = small_config("otrw_paper")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        train(Experiment(config), tmp_path, 0, 0)
+    assert not list(tmp_path.glob("checkpoints/*")) and not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_a_run_without_held_out_part(small_config, tmp_path):
     config = small_config("ce")
     config.data.held_out_per_class = 0

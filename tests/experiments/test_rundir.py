@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.configs import digits, modelnet10, sst
+from experiments.experiment import Experiment
 from experiments.run import train
 from experiments.rundir import (
     HOW,
@@ -43,6 +44,7 @@ def test_a_directory_refuses_another_config_and_names_what_differs(whole_run, ex
 
 def test_fields_that_come_or_go_are_named(small_config, tmp_path):
     claim(tmp_path, small_config("ce"))
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     config = small_config("ce")
     with config.unlocked():
         del config.shots
@@ -51,6 +53,23 @@ def test_fields_that_come_or_go_are_named(small_config, tmp_path):
         claim(tmp_path, config)
     assert "news is 'absent' there and [1, 2] here" in str(caught.value)
     assert "shots.few is 20 there and 'absent' here" in str(caught.value)
+
+
+def test_a_run_that_never_trained_stands_in_nobodys_way(small_config, tmp_path):
+    config = small_config("ce")
+    config.stage1.batch_size = 5000
+    with pytest.raises(ValueError, match="the batch size is 5000 and the training set has"):
+        train(Experiment(config), tmp_path, 0, 0)
+    config.stage1.update({"batch_size": 32, "epochs": 1})
+    assert train(Experiment(config), tmp_path, 0, 0)["last"]["epoch"] == 1
+
+
+def test_a_damaged_config_is_named(small_config, tmp_path):
+    claim(tmp_path, small_config("ce"))
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"config\.json is damaged: .* restore it"):
+        claim(tmp_path, small_config("ce"))
 
 
 def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):

@@ -90,6 +90,19 @@ def test_evaluating_a_run(run_script, whole_run, experiment, data_dir, capsys, t
     )
 
 
+def test_a_seed_given_twice(run_script, data_dir, tmp_path):
+    arguments = [
+        f"--config={CONFIG}",
+        f"--config.data.data_dir={data_dir}",
+        f"--workdir={tmp_path}",
+    ]
+    said = run_script(train_script, *arguments, "--config.seeds=(0,0)")
+    assert "seeds=(0, 0) has one twice" in said
+    said = run_script(train_script, *arguments, "--config.stage1.epoch=3")
+    assert said.startswith("The config has no field") and "Did you mean" in said
+    assert "\\n" not in said and said.count("epochs") == 1
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "number", "stage"), [("stage1", 3, "stage1"), ("4", 4, "stage2")]
 )

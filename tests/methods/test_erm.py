@@ -48,6 +48,21 @@ def test_another_loss():
     assert metrics["loss"] == (32.0, 16.0)
 
 
+def test_what_is_not_one_number_an_example_or_a_class():
+    def step(**options):
+        method = erm(MODEL, optax.sgd(RATE), **options)
+        return method.step(start(method), FIRST, None)
+
+    with pytest.raises(ValueError, match=r"loss has shape \(16, 1\); it must be \(16,\), one"):
+        step(loss=lambda logits, labels: logits[:, :1])
+    with pytest.raises(ValueError, match=r"loss has shape \(\)"):
+        step(loss=lambda logits, labels: logits.mean())
+    with pytest.raises(ValueError, match=r"class_weights has shape \(2,\); it must be \(3,\)"):
+        step(class_weights=(0.5, 1.0))
+    with pytest.raises(ValueError, match=r"mixup is -1\.0; it must be 0"):
+        step(mixup=-1.0)
+
+
 def test_the_head_alone():
     method = erm(MODEL, optax.adam(RATE), trainable="head/.*")
     state = start(method)

@@ -79,6 +79,21 @@ def test_a_zero_vector_costs_one_and_has_no_gradient():
     assert by_train[0].any() and by_meta[0].any()
 
 
+def test_a_nan_stays_one():
+    cost = np.asarray(feature_cost(jnp.asarray(TRAIN).at[2, 1].set(jnp.nan), META))
+    assert np.isnan(cost[2]).all()
+    others = np.delete(np.arange(9), 2)
+    np.testing.assert_array_equal(cost[others], np.asarray(feature_cost(TRAIN, META))[others])
+
+
+def test_half_precision_does_not_overflow():
+    """The squares of these numbers are beyond float16."""
+    large = (1000 * TRAIN / np.abs(TRAIN).max()).astype(np.float16)
+    cost = feature_cost(large, META.astype(np.float16))
+    assert cost.dtype == np.float32
+    np.testing.assert_allclose(cost, numpy_feature_cost(TRAIN, META), atol=5e-3)
+
+
 def test_shapes_are_checked():
     with pytest.raises(AssertionError):
         feature_cost(TRAIN, META[:, :5])
