@@ -33,7 +33,8 @@ def flax_model(backbone: nn.Module, head: nn.Module) -> Model:
 
     Args:
         backbone: called as `backbone(inputs, train)`, returns features `[b d]`. All its
-            collections other than `params` are the Model's state.
+            collections other than `params` are the Model's state. It is given no random numbers,
+            so it can have no dropout.
         head: called as `head(z)`, returns logits `[b k]`; it may have parameters only.
 
     Raises:

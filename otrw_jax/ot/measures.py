@@ -47,8 +47,8 @@ def prototypes(
         One atom a class, `[k, ...]`, in the order of the classes.
 
     Raises:
-        ValueError: a class has no meta example. Under a transformation, where labels are not
-            known, such a class gets a zero atom.
+        ValueError: a class has no meta example, or a label is of no class. Under a transformation,
+            where labels are not known, such a class gets a zero atom.
     """
     chex.assert_equal_shape_prefix([features, labels], 1)
     require_every_class(labels, num_classes)
@@ -120,9 +120,17 @@ def balanced_sample(
 
 
 def require_every_class(labels: Int[Array, "m"], num_classes: int, of: str = "meta") -> None:
-    """Raises a ValueError that names the classes without an example; skipped for traced labels."""
+    """Raises a ValueError that names the classes without an example, or labels of no class.
+
+    Labels that are traced are not checked.
+    """
     if isinstance(labels, jax.core.Tracer):
         return
+    foreign = np.setdiff1d(np.asarray(labels), np.arange(num_classes))
+    if foreign.size:
+        raise ValueError(
+            f"{of} labels are whole numbers from 0 to {num_classes - 1}; {foreign[0]} is none."
+        )
     absent = np.setdiff1d(np.arange(num_classes), np.asarray(labels))
     if absent.size:
         names = ", ".join(map(str, absent[:10])) + (", ..." if absent.size > 10 else "")

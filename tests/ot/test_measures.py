@@ -107,6 +107,11 @@ def test_many_missing_classes_are_named_in_part():
     with pytest.raises(ValueError, match=message):
         measures.require_every_class(np.array([18, 19]), 20, of="training")
     measures.require_every_class(np.arange(20), 20)
+    for foreign in (3, -1, 0.5):
+        with pytest.raises(
+            ValueError, match=rf"meta labels are whole .* 0 to 2; {foreign} is none"
+        ):
+            measures.require_every_class(np.array([0, 1, 2, foreign]), 3)
 
 
 def test_a_missing_class_among_traced_labels_is_a_zero_atom():
