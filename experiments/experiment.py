@@ -20,7 +20,7 @@ from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.metrics import summarise
 from otrw_jax.model import Model
 from otrw_jax.seeds import stack
-from otrw_jax.train import DeviceData, Loop, Stage, make_loop
+from otrw_jax.train import DeviceData, Loop, Stage, check_batch, make_loop
 
 
 class Prepared(NamedTuple):
@@ -151,12 +151,7 @@ class Experiment:
         """
         count = int(prepared.split.counts.sum())
         for index, loop in enumerate(self.loops(prepared.split.counts)):
-            stage = loop.stage
-            if stage.batch_size > count:
-                raise ValueError(
-                    f"{stage.name}: the batch size is {stage.batch_size} and the training set has "
-                    f"{count} examples; take a smaller batch."
-                )
+            check_batch(loop.stage, count)
             self.template(index, seed, prepared)
 
     def stage_data(self, stage: Stage, seed: int, prepared: Prepared, variables) -> DeviceData:

@@ -76,6 +76,15 @@ class Loop(NamedTuple):
     epoch: Callable[[Any, DeviceData, Array], tuple[Any, Metrics]]
 
 
+def check_batch(stage: Stage, count: int) -> None:
+    """Raises a ValueError where a training set of so many examples is smaller than a batch."""
+    if count < stage.batch_size:
+        raise ValueError(
+            f"{stage.name}: the batch size is {stage.batch_size} and the training set has {count} "
+            "examples; take a smaller batch."
+        )
+
+
 def make_loop(
     stage: Stage,
     prepare: Prepare,
@@ -169,12 +178,7 @@ def make_loop(
         return stack([method.refresh(*one) for one in each])
 
     def epoch(state, data, key):
-        count = data.raw.labels.shape[-1]
-        if count < size:
-            raise ValueError(
-                f"{stage.name}: the batch size is {size} and the training set has {count} "
-                "examples; take a smaller batch."
-            )
+        check_batch(stage, data.raw.labels.shape[-1])
         keys = jax.vmap(jax.random.split)(key) if seeds else jax.random.split(key)
         ids = draw(keys[..., 0], state, data.raw.labels)
         places = devices.share(jnp.arange(ids.shape[-1]))

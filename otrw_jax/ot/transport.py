@@ -149,7 +149,7 @@ def ot_loss(
     The loss holds no entropy term, so its gradient is not the dual potential, except with
     `ot.gradient="envelope"`, which puts the gradient of the regularised value in its place. The
     gradient in `weights` is defined up to a constant, since weights live on the simplex. It belongs
-    into a jitted function: outside of one, every call compiles the solver anew.
+    in a jitted function: outside of one, every call compiles the solver anew.
 
     Args:
         weights: `[n]`, as in `transport`.
