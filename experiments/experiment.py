@@ -95,11 +95,12 @@ class Experiment:
             return examples._replace(inputs=self.preprocessing.evaluate(examples.inputs))
 
         train = stored(split.train)
-        meta = viewed(stored(split.meta)) if split.meta.size else None
+        raw_meta = stored(split.meta) if split.meta.size else None
+        meta = None if raw_meta is None else viewed(raw_meta)
         view = TrainingData(viewed(train), meta, dataset.num_classes)
         test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))
         held_out = stored(split.held_out) if split.held_out.size else None
-        arrays = self.devices.replicate((DeviceData(train, view), test, held_out))
+        arrays = self.devices.replicate((DeviceData(train, view, raw_meta), test, held_out))
         self._few = train.inputs[:2]
         return Prepared(split, dataset, *arrays)
 
@@ -162,7 +163,10 @@ class Experiment:
         if copies not in self._keepers:
             self._keepers[copies] = make_keeper(self.model, self.preprocessing.train, copies)
         key = jax.random.fold_in(jax.random.key(seed), 2)
-        return self._keepers[copies](variables, prepared.data, key)
+        data = prepared.data
+        if stage.augment_meta == "never":
+            data = data._replace(raw_meta=None)
+        return self._keepers[copies](variables, data, key)
 
     def for_stage(self, stage: Stage, seed: int, prepared: Prepared, variables) -> Prepared:
         """The data as a stage sees it: features kept of a frozen backbone are evaluated too."""

@@ -1,5 +1,6 @@
 """From a config to an optimiser."""
 
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -7,7 +8,11 @@ SCHEDULES = ("steps", "cosine")
 
 
 def make_optimizer(
-    config: ConfigDict, steps_per_epoch: int, epochs: int = 1, sam: float = 0.0
+    config: ConfigDict,
+    steps_per_epoch: int,
+    epochs: int = 1,
+    sam: float = 0.0,
+    drop: tuple[int, float] | None = None,
 ) -> optax.GradientTransformation:
     """An optimiser as `configs.common.sgd` or `configs.common.adam` describes it.
 
@@ -17,13 +22,15 @@ def make_optimizer(
         epochs: of the whole stage, over which a cosine falls to zero.
         sam: radius ρ of sharpness-aware minimisation (Foret et al., ICLR 2021); 0 for none. The
             method must hand its gradient to the optimiser, as `erm` does.
+        drop: a step, and what the learning rate is multiplied by from there on, on top of its
+            schedule.
 
     Raises:
         ValueError: an unknown optimiser or schedule, or milestones of a cosine.
     """
     if config.name not in ("sgd", "adam"):
         raise ValueError(f"optimizer.name is {config.name!r}; choose sgd or adam.")
-    rate = learning_rate(config, steps_per_epoch, epochs)
+    rate = learning_rate(config, steps_per_epoch, epochs, drop)
     if config.name == "sgd":
         rule = optax.sgd(rate, momentum=config.momentum or None, nesterov=config.nesterov)
     else:
@@ -35,8 +42,26 @@ def make_optimizer(
     return optax.contrib.sam(optimizer, ascent, sync_period=2, opaque_mode=True)
 
 
-def learning_rate(config: ConfigDict, steps_per_epoch: int, epochs: int) -> optax.ScalarOrSchedule:
+def learning_rate(
+    config: ConfigDict,
+    steps_per_epoch: int,
+    epochs: int,
+    drop: tuple[int, float] | None = None,
+) -> optax.ScalarOrSchedule:
     """The learning rate by the step, or the constant that it is."""
+    rate = _scheduled(config, steps_per_epoch, epochs)
+    if drop is None:
+        return rate
+    start, factor = drop
+
+    def dropped(step):
+        now = rate(step) if callable(rate) else rate
+        return now * jnp.where(step >= start, factor, 1.0)
+
+    return dropped
+
+
+def _scheduled(config: ConfigDict, steps_per_epoch: int, epochs: int) -> optax.ScalarOrSchedule:
     if config.schedule not in SCHEDULES:
         raise ValueError(
             f"optimizer.schedule is {config.schedule!r}; choose {' or '.join(SCHEDULES)}."

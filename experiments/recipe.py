@@ -17,7 +17,7 @@ from otrw_jax.losses import PerExampleLoss, label_aware_smoothing, smoothed
 from otrw_jax.methods.averaging import averaged
 from otrw_jax.methods.base import Method
 from otrw_jax.model import Model
-from otrw_jax.train import Stage
+from otrw_jax.train import MetaAugmentation, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Context:
         """The learning rate of a stage, by the step where it changes."""
         return learning_rate(section.optimizer, self.steps(section), section.epochs)
 
-    def optimizer(self, config: ConfigDict, section: ConfigDict, sam: float = 0.0):
-        """An optimiser of the config that counts in the epochs of a stage."""
-        return make_optimizer(config, self.steps(section), section.epochs, sam)
+    def optimizer(self, config: ConfigDict, section: ConfigDict, sam: float = 0.0, drop=None):
+        """An optimiser of the config that counts in the epochs of a stage; see `make_optimizer`."""
+        return make_optimizer(config, self.steps(section), section.epochs, sam, drop)
 
     def smoothed(self, section: ConfigDict, loss: PerExampleLoss) -> PerExampleLoss:
         """The loss, with the labels as smooth as the stage's levers say."""
@@ -119,7 +119,7 @@ class Context:
         Args:
             section: of the config; the first stage's by default.
             wrap: what is made of the method, such as `sampled`.
-            options: of `erm`.
+            options: of `Context.erm`.
         """
         section = self.first if section is None else section
         return self.staged(section, wrap(self.erm(section, **options)))
@@ -129,6 +129,7 @@ class Context:
         section: ConfigDict,
         model: Model | None = None,
         loss: PerExampleLoss = cross_entropy,
+        drop: tuple[int, float] | None = None,
         **options,
     ) -> Method:
         """Empirical risk minimisation, as a section of the config has it.
@@ -137,6 +138,7 @@ class Context:
             section: of the config.
             model: in place of the one that the section asks for.
             loss: per example.
+            drop: a step and what the learning rate is multiplied by from there on.
             options: of `erm`.
         """
         levers, is_first = section.levers, section is self.first
@@ -144,19 +146,25 @@ class Context:
             options = {"trainable": section.trainable, "batch_norm": section.batch_norm} | options
         return erm(
             model or (self.model if is_first else self.second_model()),
-            self.optimizer(section.optimizer, section, levers.sam),
+            self.optimizer(section.optimizer, section, levers.sam, drop),
             loss=self.smoothed(section, loss),
             mixup=levers.mixup,
             axis_name=self.axis_name,
             **options,
         )
 
-    def stage(self, make: Callable[..., Method], section: ConfigDict | None = None) -> Stage:
+    def stage(
+        self,
+        make: Callable[..., Method],
+        section: ConfigDict | None = None,
+        augment_meta: MetaAugmentation = "never",
+    ) -> Stage:
         """A stage of another method, with the levers that go with any: smoothing and averaging.
 
         Args:
             make: `(model, optimizer, axis_name=...) -> Method`; it smooths its loss itself.
             section: of the config; the first stage's by default.
+            augment_meta: as of `Stage`.
 
         Raises:
             ValueError: levers that this method does not have.
@@ -170,7 +178,8 @@ class Context:
                 )
         model = self.model if section is self.first else self.second_model()
         optimizer = self.optimizer(section.optimizer, section)
-        return self.staged(section, make(model, optimizer, axis_name=self.axis_name))
+        method = make(model, optimizer, axis_name=self.axis_name)
+        return self.staged(section, method, augment_meta)
 
     def second_model(self) -> Model:
         """The network of the second stage, given kept features where the section has copies.
@@ -182,6 +191,7 @@ class Context:
             return self.model
         choices = self.second.get("choices", self.second)
         frozen = choices.trainable.startswith("head/") and not choices.batch_norm
+        frozen = frozen and not choices.get("meta_batch_norm")
         if not frozen or choices.get("measure") == "prototype_input":
             raise ValueError(
                 "feature_copies keeps the features of a frozen backbone in evaluation mode: set "
@@ -190,11 +200,13 @@ class Context:
             )
         return given_features(self.model)
 
-    def staged(self, section: ConfigDict, method: Method) -> Stage:
+    def staged(
+        self, section: ConfigDict, method: Method, augment_meta: MetaAugmentation = "never"
+    ) -> Stage:
         """The stage of a method by a section of the config."""
         if section.levers.ema:
             method = averaged(method, section.levers.ema)
         is_first = section is self.first
         copies = 0 if is_first else section.feature_copies
         name = "stage1" if is_first else "stage2"
-        return Stage(name, method, section.epochs, section.batch_size, copies)
+        return Stage(name, method, section.epochs, section.batch_size, copies, augment_meta)

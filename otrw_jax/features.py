@@ -63,7 +63,7 @@ def make_keeper(
     Returns:
         `(variables, data, key) -> data`, whose training inputs are features `[N, copies, d]`, of
         which `pick_copy` takes one at a visit, and whose view holds the features of what the
-        view held.
+        view held. A meta set to be augmented, `raw_meta`, is kept in copies too.
     """
 
     read = make_reader(model, lambda inputs: inputs, size)
@@ -74,22 +74,28 @@ def make_keeper(
         inputs = prepare(keys, jax.tree.map(lambda x: x[ids], inputs))
         return model.features(variables, inputs, False)[0]
 
-    def keep(variables, data, key):
-        ids = jnp.arange(data.raw.labels.shape[0])
+    def kept_copies(variables, stored, key):
+        ids = jnp.arange(stored.labels.shape[0])
         kept = [
             jnp.concatenate(
                 [
-                    of_stored(variables, data.raw.inputs, ids[at : at + size], copy_key)
+                    of_stored(variables, stored.inputs, ids[at : at + size], copy_key)
                     for at in range(0, ids.shape[0], size)
                 ]
             )
             for copy_key in jax.random.split(key, copies)
         ]
+        return Examples(jnp.stack(kept, axis=1), stored.labels)
+
+    def keep(variables, data, key):
         view = data.view.replace(
             train=read(variables, data.view.train),
             meta=None if data.view.meta is None else read(variables, data.view.meta),
         )
-        return DeviceData(Examples(jnp.stack(kept, axis=1), data.raw.labels), view)
+        raw_meta = data.raw_meta
+        if raw_meta is not None:
+            raw_meta = kept_copies(variables, raw_meta, jax.random.fold_in(key, 1))
+        return DeviceData(kept_copies(variables, data.raw, key), view, raw_meta)
 
     return keep
 

@@ -38,7 +38,8 @@ def progressive(num_classes: int, total_steps: int) -> Sampler:
 
     Args:
         num_classes: K.
-        total_steps: steps of the whole training, over which the class-balanced share grows.
+        total_steps: steps over which the class-balanced share grows; those before the last epoch in
+            the authors' program.
     """
 
     def sampler(step, labels):

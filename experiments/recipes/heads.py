@@ -64,7 +64,13 @@ def _disalign(c: Context):
     weights = disalign_weights(c.counts, c.options.rho)
 
     def make(model, trainable):
-        return c.erm(c.second, model, trainable=trainable, class_weights=weights)
+        return c.erm(
+            c.second,
+            model,
+            trainable=trainable,
+            class_weights=weights,
+            divide_by_weights=True,
+        )
 
     return [c.erm_stage(), c.staged(c.second, adapted(c.second_model(), disalign(), make))]
 

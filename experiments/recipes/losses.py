@@ -82,7 +82,11 @@ ldam = Recipe(
 def _ldam_drw(c):
     start = c.step_at(c.first, c.options.start)
     weights = deferred(_effective_numbers(c), start)
-    return [c.erm_stage(wrap=scaled(c), loss=ldam_loss(c), class_weights=weights)]
+    return [
+        c.erm_stage(
+            wrap=scaled(c), loss=ldam_loss(c), class_weights=weights, divide_by_weights=True
+        )
+    ]
 
 
 ldam_drw = Recipe(
@@ -107,6 +111,7 @@ def _influence_balanced(loss, weights):
         start = c.step_at(c.first, c.options.start)
         return [
             c.erm_stage(
+                drop=(start, c.options.rate_factor),
                 loss=loss(c),
                 class_weights=deferred(weights(c), start),
                 factor=influence(c.options.alpha, start=start),
@@ -120,7 +125,8 @@ def _inverse_frequencies(c):
     return losses.inverse_frequency_weights(c.counts)
 
 
-INFLUENCE = {"alpha": 1000.0, "start": 0.5}
+# The rate falls where the loss changes: α multiplies the gradient.
+INFLUENCE = {"alpha": 1000.0, "start": 0.5, "rate_factor": 0.01}
 
 influence_balanced = Recipe(
     "influence-balanced loss from a share of the epochs on",

@@ -15,6 +15,8 @@ from otrw_jax.methods.meta_weight_net import meta_weight_net
 from otrw_jax.methods.metasaug import metasaug
 
 META = {"meta_batch": 100}
+# In the programs of these the meta set goes through the augmentation of training.
+AUGMENTED = META | {"augment_meta": "step"}
 
 
 def _l2rw(c: Context):
@@ -53,13 +55,13 @@ def _meta_weight_net(c: Context):
             axis_name=axis_name,
         )
 
-    return [c.stage(make)]
+    return [c.stage(make, augment_meta=c.options.augment_meta)]
 
 
 weight_net = Recipe(
     "Meta-Weight-Net: weights by a net that reads the loss",
     _meta_weight_net,
-    META | {"hidden": 100, "net_learning_rate": 1e-5, "net_weight_decay": 5e-4},
+    AUGMENTED | {"hidden": 100, "net_learning_rate": 1e-5, "net_weight_decay": 5e-4},
     first="mwn",
 )
 
@@ -104,12 +106,12 @@ def _meta_class_weight(loss, meta_loss=lambda c: losses.cross_entropy, wrap=lamb
             )
             return wrap(c)(method)
 
-        return [c.stage(make)]
+        return [c.stage(make, augment_meta=c.options.augment_meta)]
 
     return stages
 
 
-CLASS_WEIGHT = META | {
+CLASS_WEIGHT = AUGMENTED | {
     "beta": 0.9999,
     "start": 0.8,
     "virtual_learning_rate": 1e-3,
@@ -160,12 +162,12 @@ def _metasaug(loss):
                 axis_name=axis_name,
             )
 
-        return [c.stage(make)]
+        return [c.stage(make, augment_meta=c.options.augment_meta)]
 
     return stages
 
 
-AUGMENTATION = META | {"beta": 0.9999, "start": 0.8, "strength": 0.25}
+AUGMENTATION = AUGMENTED | {"beta": 0.9999, "start": 0.8, "strength": 0.25}
 
 augmentation = Recipe(
     "MetaSAug, cross-entropy",

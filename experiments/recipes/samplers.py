@@ -23,8 +23,15 @@ square_root = Recipe(
     first="square-root sampling",
 )
 
+
+def _progressive(c):
+    # The last epoch is class-balanced whole, as in the authors' program: t / (T - 1).
+    before_last = c.total_steps(c.first) - c.steps(c.first)
+    return progressive(c.num_classes, max(before_last, 1))
+
+
 progressively_balanced = Recipe(
     "cross-entropy, from random to class-balanced draws",
-    _drawn(lambda c: progressive(c.num_classes, c.total_steps(c.first))),
+    _drawn(_progressive),
     first="progressive sampling",
 )

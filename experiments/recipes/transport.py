@@ -28,7 +28,7 @@ def _ot(c: Context) -> list[Stage]:
             axis_name=axis_name,
         )
 
-    return [c.erm_stage(), c.stage(make, c.second)]
+    return [c.erm_stage(), c.stage(make, c.second, c.options.get("augment_meta", "never"))]
 
 
 NETS = {
@@ -86,6 +86,7 @@ paper = Recipe(
 released = Recipe(
     "cross-entropy, then OT re-weighting as the authors' program has it",
     _ot,
+    {"augment_meta": "epoch"},
     second={},
     first="cross-entropy",
 )

@@ -44,6 +44,7 @@ def erm(
     *,
     loss: PerExampleLoss = cross_entropy,
     class_weights: ClassWeights | None = None,
+    divide_by_weights: bool = False,
     factor: Factor | None = None,
     meta_cross_entropy: float = 0.0,
     mixup: float = 0.0,
@@ -53,13 +54,18 @@ def erm(
 ) -> Method:
     """Minimises `mean_i c_{y_i} loss_i` over batches: stage 1 of the paper, and its baselines.
 
+    With `divide_by_weights` it is `Σ_i c_{y_i} loss_i / Σ_i c_{y_i}`.
+
     Args:
         model: the network.
         optimizer: any optax transformation. One that looks at further gradients of the same batch,
             such as `optax.contrib.sam(opaque_mode=True)`, finds them in `grad_fn`.
         loss: `(logits [b, k], labels [b]) -> [b]`.
-        class_weights: factor of each class, `[k]`, or such a factor by the step (`deferred`); the
-            sum is divided by the batch size, not by the weights of the batch. Ones by default.
+        class_weights: factor of each class, `[k]`, or such a factor by the step (`deferred`). Ones
+            by default.
+        divide_by_weights: whether the weighted sum is divided by the batch's class weights, as
+            PyTorch's weighted mean and so the programs of LDAM and DisAlign do, or by the batch
+            size, as that of Cui et al. does.
         factor: a further factor of each example's loss, of its features and logits; the gradient
             goes through it.
         meta_cross_entropy: factor of the mean cross-entropy of the whole meta set in the objective.
@@ -98,7 +104,7 @@ def erm(
             variables = {"params": params, "state": state.variables["state"]}
             z, model_state = model.features(variables, inputs, batch_norm)
             logits = model.logits(params["head"], z)
-            weighted = 0.0
+            weighted = total = 0.0
             for share, labels in parts:
                 losses = loss(logits, labels)
                 _check_shape("loss", losses, labels.shape, "one number an example")
@@ -107,14 +113,17 @@ def erm(
                     of_class = _at(class_weights, state.step)
                     _check_shape("class_weights", of_class, logits.shape[-1:], "one a class")
                     weights = of_class[labels]
+                total += share * jnp.sum(weights)
                 if factor is not None:
                     weights = weights * factor(state.step, z, logits, labels)
                 weighted += share * jnp.sum(weights * losses)
-            return weighted, (model_state, loss(logits, batch.labels), logits)
+            return weighted, (total, model_state, loss(logits, batch.labels), logits)
 
         def gradient_at(trained):
-            gradient, aux = jax.grad(objective, has_aux=True)(trained)
-            gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
+            gradient, (total, *aux) = jax.grad(objective, has_aux=True)(trained)
+            total = global_sum(total, axis_name) if divide_by_weights else size
+            total = jnp.where(total > 0, total, 1)  # Of a batch of classes without weight.
+            gradient = jax.tree.map(lambda g: g / total, global_sum(gradient, axis_name))
             if meta_cross_entropy:
                 of_meta, model_state = meta_gradient(trained, aux[0])
                 gradient = jax.tree.map(jnp.add, gradient, of_meta)

@@ -45,6 +45,8 @@ class OTReweighting:
             differentiate where that step falls away.
         virtual_learning_rate: alpha of the virtual step.
         meta_features: meta features computed at every step, or at each refresh.
+        meta_batch_norm: whether the pass that gives them at a refresh is in training mode: by the
+            batch statistics of the meta examples (or mean inputs), which move the running ones.
         trainable: which parameters are trained, as in `split_params`.
         batch_norm: whether the loss pass is in training mode.
         reduction: the weighted losses of a batch summed or averaged.
@@ -74,6 +76,7 @@ class OTReweighting:
     second_order: bool = False
     virtual_learning_rate: float = 2e-5
     meta_features: Literal["step", "refresh"] = "step"
+    meta_batch_norm: bool = False
     trainable: str = ".*"
     batch_norm: bool = True
     reduction: Literal["sum", "mean"] = "sum"
@@ -91,6 +94,11 @@ class OTReweighting:
         if self.measure == "dynamic" and self.meta_features == "step":
             raise ValueError(
                 "OTReweighting: the dynamic measure is drawn at each refresh; set "
+                "meta_features='refresh'."
+            )
+        if self.meta_batch_norm and self.meta_features == "step":
+            raise ValueError(
+                "OTReweighting: meta_batch_norm is of the pass at each refresh; set "
                 "meta_features='refresh'."
             )
         if self.second_order and (self.features != "virtual" or self.weighting != "learned"):

@@ -14,8 +14,8 @@ from otrw_jax.methods.base import Examples, Method, split_params
 from otrw_jax.methods.ot_problem import OTReweighting, cost_of, features_in_chunks, measure_of
 from otrw_jax.methods.ot_step import (
     devices,
-    eval_features,
     everywhere,
+    make_features,
     ot_step,
     refreshed_meta,
     require_data,
@@ -87,7 +87,7 @@ def ot_reweight(
         raise ValueError("ot_reweight: second_order is for one device; leave axis_name out.")
 
     passes = ot_step(model, optimizer, num_classes, config, loss, axis_name)
-    compiled_features = jax.jit(partial(eval_features, model))
+    features = make_features(model, axis_name)
     # Of the devices that share an OT problem.
     problem_axis = axis_name if config.problem == "batch" else None
 
@@ -113,14 +113,14 @@ def ot_reweight(
         return _refresh(state, data, axis_name)
 
     def _refresh(state, data, axis_name):
-        state = refreshed_meta(compiled_features, num_classes, config, state, data, axis_name)
+        state = refreshed_meta(features, num_classes, config, state, data, axis_name)
         if config.weighting != "global":
             return state
         train, mask = _own_rows(data.train, axis_name)
         z = None
         if config.uses_features:
-            features = partial(compiled_features, state.variables)
-            z = features_in_chunks(features, train.inputs, compiled=axis_name is not None)
+            of_inputs = partial(features.evaluation, state.variables)
+            z = features_in_chunks(of_inputs, train.inputs, compiled=axis_name is not None)
         own = compiled_weights(state, z, train.labels, mask, axis_name)
         values = everywhere(own, axis_name)[: data.train.labels.shape[0]]
         return state.replace(weights=state.weights.replace(values=values * values.shape[0]))

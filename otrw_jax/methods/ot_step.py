@@ -56,6 +56,37 @@ class OTStep(NamedTuple):
     network_step: Callable[[Any, Float[Array, "n"]], Any]
 
 
+class Features(NamedTuple):
+    """Compiled passes of a network that read features of inputs.
+
+    Attributes:
+        evaluation: `(variables, inputs) -> z`, in evaluation mode.
+        training: `(variables, inputs) -> (z, new_state)`, in training mode.
+        training_alone: the same outside of the axis that the network's moments are taken over.
+    """
+
+    evaluation: Callable[[PyTree, PyTree], Float[Array, "b d"]]
+    training: Callable[[PyTree, PyTree], tuple[Float[Array, "b d"], PyTree]]
+    training_alone: Callable[[PyTree, PyTree], tuple[Float[Array, "b d"], PyTree]]
+
+
+def make_features(model: Model, axis_name: str | None) -> Features:
+    """Compiles the reading of features; keep the result."""
+
+    def training(variables, inputs):
+        return model.features(variables, inputs, True)
+
+    def training_alone(variables, inputs):
+        if axis_name is None:
+            return training(variables, inputs)
+        # An axis of one, which the network reduces over.
+        mapped = jax.vmap(training, in_axes=None, axis_name=axis_name, axis_size=1)
+        return jax.tree.map(lambda x: x[0], mapped(variables, inputs))
+
+    evaluation = jax.jit(partial(eval_features, model))
+    return Features(evaluation, jax.jit(training), jax.jit(training_alone))
+
+
 def require_data(method: str, config: OTReweighting, num_classes: int, data: TrainingData) -> None:
     """Raises ValueError where the data lack what a configuration reads."""
     if data.meta is not None:
@@ -75,7 +106,7 @@ def require_data(method: str, config: OTReweighting, num_classes: int, data: Tra
 
 
 def refreshed_meta(
-    features: Callable[[PyTree, PyTree], Float[Array, "b d"]],
+    features: Features,
     num_classes: int,
     config: OTReweighting,
     state: Any,
@@ -84,8 +115,10 @@ def refreshed_meta(
 ) -> Any:
     """The state with its `meta_features` and `meta_labels` found anew.
 
+    With `config.meta_batch_norm` the running statistics of `state.variables` move too.
+
     Args:
-        features: `(variables, inputs) -> z`, jitted.
+        features: of `make_features`.
         num_classes: number of classes K.
         config: names the measure.
         state: has fields `step`, `key`, `variables`; the dynamic measure is drawn by the first two.
@@ -99,9 +132,16 @@ def refreshed_meta(
         ids = measures.balanced_sample(key, labels, num_classes, config.measure_size)
         meta = Examples(jax.tree.map(lambda x: x[ids], data.train.inputs), labels[ids])
     meta = atoms_before_network(config, meta, num_classes)
-    of_inputs = partial(features, state.variables)
+    mapped = axis_name is not None
+    if config.meta_batch_norm:
+        training = features.training if mapped else features.training_alone
+        z, after = training(state.variables, meta.inputs)
+        state = state.replace(variables={**state.variables, "state": after})
+    else:
+        of_inputs = partial(features.evaluation, state.variables)
+        z = features_in_chunks(of_inputs, meta.inputs, compiled=mapped)
     return state.replace(
-        meta_features=features_in_chunks(of_inputs, meta.inputs, compiled=axis_name is not None),
+        meta_features=z,
         meta_labels=jnp.array(meta.labels, jnp.int32),  # A copy, so that it can be donated.
     )
 

@@ -1,6 +1,5 @@
 """Stage 2 with a weight net: example weights amortised by a net (Guo et al. 2022, Algorithm 2)."""
 
-from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -15,8 +14,8 @@ from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, split_params
 from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.methods.ot_step import (
-    eval_features,
     everywhere,
+    make_features,
     ot_step,
     refreshed_meta,
     require_data,
@@ -106,13 +105,13 @@ def ot_weight_net(
     """
     _require_choices(config, net_input, axis_name)
     passes = ot_step(model, optimizer, num_classes, config, loss, axis_name)
-    compiled_features = jax.jit(partial(eval_features, model))
+    features = make_features(model, axis_name)
 
     def init(key, variables, data):
         require_data("ot_weight_net", config, num_classes, data)
         trained, _ = split_params(variables["params"], config.trainable)
         examples = data.train if data.meta is None else data.meta
-        z = jax.eval_shape(compiled_features, variables, examples.inputs)
+        z = jax.eval_shape(features.evaluation, variables, examples.inputs)
         width = {
             "features": z.shape[-1],
             "label": num_classes,
@@ -131,10 +130,10 @@ def ot_weight_net(
             meta_features=jnp.zeros((0, 0)),
             meta_labels=jnp.zeros((0,), jnp.int32),
         )
-        return refreshed_meta(compiled_features, num_classes, config, state, data, None)
+        return refreshed_meta(features, num_classes, config, state, data, None)
 
     def refresh(state, data):
-        return refreshed_meta(compiled_features, num_classes, config, state, data, axis_name)
+        return refreshed_meta(features, num_classes, config, state, data, axis_name)
 
     def step(state, batch, meta):
         now = passes(state, batch, meta)

@@ -17,7 +17,8 @@ def paper(num_classes: int) -> OTReweighting:
 def released(num_classes: int) -> OTReweighting:
     """The authors' program, where it departs from the text.
 
-    The label term of its cost, half the mean over classes of the squared difference of one-hot
+    The features of the mean images are those of a pass in training mode, once an epoch. The label
+    term of its cost, half the mean over classes of the squared difference of one-hot
     vectors, is 1/K where labels differ. Its Sinkhorn loop stops once potentials move by less than
     0.1 in sum, after two or three iterations; three iterations stand for that here, and are
     differentiated through, as the program does.
@@ -31,6 +32,7 @@ def released(num_classes: int) -> OTReweighting:
         simplex="none",
         features="eval_pass",
         meta_features="refresh",
+        meta_batch_norm=True,
         trainable="head/.*",
         batch_norm=True,
         reduction="sum",

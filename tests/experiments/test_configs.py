@@ -199,6 +199,7 @@ def test_the_authors_program(dataset, classes):
         "label_weight": 1 / classes,
         "measure": "prototype_input",
         "meta_features": "refresh",
+        "meta_batch_norm": True,
         "features": "eval_pass",
         "second_order": False,
         "trainable": "head/.*",

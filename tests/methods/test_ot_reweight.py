@@ -471,6 +471,7 @@ def test_second_order_is_for_one_device():
         ({"meta_features": "once"}, r"meta_features is 'once'; choose one of \['step', 'refresh'"),
         ({"reduction": "max"}, r"reduction is 'max'; choose one of \['sum', 'mean'\]"),
         ({"measure": "dynamic"}, "set meta_features='refresh'"),
+        ({"meta_batch_norm": True}, "set meta_features='refresh'"),
         ({"second_order": True, "features": "eval_pass"}, "set features='virtual' and weighting="),
         ({"second_order": True, "weighting": "global"}, "set features='virtual' and weighting="),
         ({"sampling": True}, "set weighting='global'"),
