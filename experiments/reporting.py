@@ -9,6 +9,8 @@ import tensorboardX
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from otrw_jax.files import writing
+
 # Where there is no terminal, epochs without an evaluation are told at most this often.
 QUIET_SECONDS = 10.0
 
@@ -34,10 +36,12 @@ class Reporter:
             progress: whether a terminal shows its progress; there is room for one run's.
         """
         self._path = workdir / "metrics.jsonl"
-        self._path.write_text("".join(_line(record) for record in history))
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=len(history) + 1, write_to_disk=True
-        )
+        with writing(self._path):
+            self._path.write_text("".join(_line(record) for record in history))
+        with writing(workdir / "tensorboard"):
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=len(history) + 1, write_to_disk=True
+            )
         self._printed = 0.0
         self._console = Console()
         self._title = title
@@ -55,7 +59,7 @@ class Reporter:
 
     def epoch(self, record: dict) -> None:
         """Reports one epoch's record."""
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             file.write(_line(record))
         for name, value in _scalars(record):
             self._events.add_scalar(name, value, record["number"])

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import pathlib
 import platform
 from importlib import metadata
@@ -13,7 +15,7 @@ from ml_collections import ConfigDict
 import otrw_jax
 from experiments.experiment import Experiment, Prepared
 from experiments.recipes import RECIPES
-from otrw_jax.checkpoints import read_json, write_json
+from otrw_jax.files import read_json, write_json, writing
 from otrw_jax.model import count_parameters
 
 # Fields that change how a run is done, and not what comes out of it.
@@ -38,15 +40,49 @@ class ConfigMismatchError(ValueError):
     """A run directory belongs to a run of another config."""
 
 
+def holds_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is a run directory; a run that ended before its first checkpoint is none."""
+    checkpoints = folder / "checkpoints"
+    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+
+
+def runs_below(folder: pathlib.Path, depth: int = 4) -> list[pathlib.Path]:
+    """The run directories in a folder's subfolders: a run each, or one a seed of these."""
+    patterns = ["*/checkpoints", *("*/" * at + "seed_*/checkpoints" for at in range(depth))]
+    found = {path.parent for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if holds_run(path))
+
+
+def check_place(workdir: pathlib.Path) -> None:
+    """Refuses to begin a run around other runs, or within another.
+
+    Raises:
+        ConfigMismatchError: the directory, or one that it lies in, belongs to other runs.
+    """
+    if holds_run(workdir):
+        return
+    around = next((path for path in workdir.absolute().parents if holds_run(path)), None)
+    if around:
+        raise ConfigMismatchError(f"{around} holds a run of one seed; choose another --workdir.")
+    inside = runs_below(workdir)
+    if inside:
+        names = [str(path.relative_to(workdir)) for path in inside[:3]]
+        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+        raise ConfigMismatchError(
+            f"{workdir} holds runs in folders of their own ({', '.join(names)}{more}); choose "
+            "another --workdir, or one of these to go on with it."
+        )
+
+
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Writes the config of a new run; refuses a directory whose run has another.
 
-    A run that ended before its first checkpoint is none.
+    Raises:
+        ConfigMismatchError: it has, or its config is gone.
     """
-    path, checkpoints = workdir / "config.json", workdir / "checkpoints"
     wanted = flatten(config.to_dict())
-    if path.exists() and checkpoints.is_dir() and any(checkpoints.iterdir()):
-        found = flatten(read_json(path))
+    if holds_run(workdir):
+        found = flatten(read_config(workdir))
         differing = [
             f"{name} is {found.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} here"
             for name in sorted(found.keys() | wanted.keys())
@@ -57,7 +93,54 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
                 f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
                 "--workdir, or repeat the run's own config to go on with it."
             )
-    write_json(path, config.to_dict())
+    write_json(workdir / "config.json", config.to_dict())
+
+
+def read_config(workdir: pathlib.Path) -> dict:
+    """The config of a run directory.
+
+    Raises:
+        ConfigMismatchError: it is gone.
+        ValueError: it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ConfigMismatchError(
+            f"{path} is gone, and the checkpoints beside it cannot be read without: restore it "
+            "from a copy, or choose another --workdir."
+        )
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path} is damaged: it holds no config; restore it from a copy, or choose another "
+            "--workdir."
+        )
+    return config
+
+
+def fingerprint_of(config: dict) -> str:
+    """Of the fields that decide what comes out of a run; a checkpoint's record carries it."""
+    fields = {name: value for name, value in flatten(config).items() if name not in HOW}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_config(workdir: pathlib.Path, record: dict) -> None:
+    """Refuses a config that is not the one by which a checkpoint was trained.
+
+    Args:
+        workdir: the run directory.
+        record: of the checkpoint; those of earlier versions carry no fingerprint.
+
+    Raises:
+        ConfigMismatchError: the config was altered.
+    """
+    known = record.get("config")
+    if known and known != fingerprint_of(read_config(workdir)):
+        raise ConfigMismatchError(
+            f"{workdir / 'config.json'} is not the config by which the checkpoints beside it were "
+            "trained: it was altered, or belongs to another run; restore it from a copy, or choose "
+            "another --workdir."
+        )
 
 
 @contextlib.contextmanager
@@ -67,7 +150,10 @@ def alone_in(workdir: pathlib.Path):
     Raises:
         RunningError: another process holds it.
     """
-    with (workdir / ".lock").open("w") as file:
+    path = workdir / ".lock"
+    with contextlib.ExitStack() as opened:
+        with writing(path):
+            file = opened.enter_context(path.open("w"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,7 +168,7 @@ def alone_in(workdir: pathlib.Path):
 
 def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """Names of the fields in which the first stages of two runs differ."""
-    found, wanted = (flatten(read_json(path / "config.json")) for path in (one, other))
+    found, wanted = (flatten(read_config(path)) for path in (one, other))
     parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]
     if len({RECIPES[name].first or name for name in recipes}) > 1:

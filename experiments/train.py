@@ -32,8 +32,6 @@ def main(argv: list[str]) -> None:
         return
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"seeds={tuple(config.seeds)} has one twice; give each once.")
-    if (workdir / "config.json").exists():
-        raise ValueError(f"{workdir} holds a run of one seed; choose another --workdir.")
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
     first = config.stage1_from and pathlib.Path(config.stage1_from)
     runs = [
