@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments.display import Display
 from experiments.experiment import Experiment, stage_ends
 from experiments.reporting import Reporter
 from experiments.rundir import (
@@ -16,6 +17,7 @@ from experiments.rundir import (
     claim,
     describe,
     differing_first_stage,
+    extended,
     fingerprint_of,
     three_results,
 )
@@ -44,7 +46,12 @@ class OpenRun:
     """A run directory while its run goes on. Of several processes the first alone writes."""
 
     def __init__(
-        self, experiment: Experiment, run: Run, one_of_several: bool, files: contextlib.ExitStack
+        self,
+        experiment: Experiment,
+        run: Run,
+        one_of_several: bool,
+        files: contextlib.ExitStack,
+        extend: bool = False,
     ):
         self.run, self.seed = run, run.seed
         self._experiment, self._writes = experiment, is_first_process()
@@ -56,7 +63,7 @@ class OpenRun:
             with writing(run.workdir):
                 run.workdir.mkdir(parents=True, exist_ok=True)
             files.enter_context(alone_in(run.workdir))
-            claim(run.workdir, config)
+            changes = claim(run.workdir, config, extend)
         self._fingerprint = fingerprint_of(config.to_dict())
         self.prepared = experiment.prepare(run.subset_seed)
         self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
@@ -79,6 +86,9 @@ class OpenRun:
             if done:
                 check_config(run.workdir, self.checkpoints.record(done))
             self.checkpoints.forget_after(done)
+            if changes:
+                self._check_extension(done)
+                extended(run.workdir, config, changes, done)
             wait_for_all("the folder of the checkpoints is ready")
         self.done = from_first(done if self._writes else 0)
 
@@ -86,6 +96,12 @@ class OpenRun:
         """Forgets what came after a checkpoint."""
         if self.done > done and self._writes:
             self.checkpoints.forget_after(done)
+            if changes:
+                index = next((i for i, end in enumerate(self.ends) if done < end), -1)
+                if done > sum(self.ends[:index][-1:]):  # The stage goes on by the new rates.
+                    template = experiment.template(index, self.seed, self.prepared)
+                    self.checkpoints.check(template, done)
+                extended(run.workdir, config, changes, done)
         self.done = done
 
     def restore(self, index: int, number: int) -> Any:
@@ -93,14 +109,12 @@ class OpenRun:
         template = self._experiment.template(index, self.seed, self.prepared)
         return self.checkpoints.restore(template, number)
 
-    def report(self, files: contextlib.ExitStack, progress: bool) -> None:
+    def report(self, files: contextlib.ExitStack, display: Display) -> None:
         """Starts to tell how the run goes on, from the history behind it."""
         self.history = self.checkpoints.record(self.done)["history"] if self.done else []
         if self._writes:
             title = f"{self._experiment.config.recipe} {self._name}".strip()
-            self._reporter = Reporter(
-                self.run.workdir, title, self.ends[-1], self.history, progress
-            )
+            self._reporter = Reporter(self.run.workdir, title, self.history, display)
             files.callback(self._reporter.close)
 
     def keep(self, epoch: int, record: dict, state: Any) -> None:
@@ -122,6 +136,18 @@ class OpenRun:
         if self._writes:
             write_json(self.run.workdir / "results.json", results)
         return results
+
+    def _check_extension(self, done: int) -> None:
+        """Says what keeps an extension from going on, before the config is written."""
+        if done >= self.ends[-1]:
+            raise ValueError(
+                f"the run in {self.run.workdir} has all its epochs behind it; give more of them to "
+                "go on with other rates."
+            )
+        index = next(i for i, end in enumerate(self.ends) if done < end)
+        if done > (self.ends[index - 1] if index else 0):
+            template = self._experiment.template(index, self.seed, self.prepared)
+            self.checkpoints.check(template, done)
 
     def _last_whole(self) -> int:
         """The newest checkpoint from which the run can go on; 0 where there is none at all.

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
+from experiments.display import Display
 from experiments.experiment import Experiment, Prepared, stage_ends
 from experiments.open_run import OpenRun, Run
 from experiments.rundir import (
@@ -24,7 +25,7 @@ from otrw_jax.checkpoints import Checkpoints
 from otrw_jax.devices import is_first_process
 from otrw_jax.model import predict
 from otrw_jax.seeds import stack, unstack
-from otrw_jax.train import Stage, run_stage
+from otrw_jax.train import Stage, TrainingDivergedError, run_stage
 
 
 def train(
@@ -33,6 +34,7 @@ def train(
     seed: int,
     subset_seed: int,
     stage1_from: str | pathlib.Path = "",
+    extend: bool = False,
 ) -> dict:
     """Trains, or goes on training, a run in `workdir`, and returns its results.
 
@@ -42,6 +44,8 @@ def train(
         seed: of what is random in the training.
         subset_seed: of the choice of examples.
         stage1_from: run directory whose first stage is taken over.
+        extend: whether a run that is there goes on with the config's epochs and rates, where these
+            are others than its own.
 
     Returns:
         `{"last": ..., "best_held_out": ..., "best_test": ...}`, each the metrics of one epoch of
@@ -52,10 +56,10 @@ def train(
         CheckpointError, TrainingDivergedError: see there.
     """
     run = Run(pathlib.Path(workdir), seed, subset_seed, stage1_from)
-    return train_together(experiment, [run])[0]
+    return train_together(experiment, [run], extend)[0]
 
 
-def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
+def train_together(experiment: Experiment, runs: list[Run], extend: bool = False) -> list[dict]:
     """Trains, or goes on training, runs of several seeds, and returns the results of each.
 
     Runs that are as far as each other are trained together, by `jax.vmap`, as many at once as the
@@ -64,21 +68,26 @@ def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
     if is_first_process():
         for run in runs:
             check_place(run.workdir)
+    several = f", {len(runs)} seeds" if len(runs) > 1 else ""
     with contextlib.ExitStack() as files:
-        opened = [OpenRun(experiment, run, len(runs) > 1, files) for run in runs]
+        display = Display(f"{experiment.config.recipe}{several}", "preparing the data")
+        files.callback(display.close)
+        opened = [OpenRun(experiment, run, len(runs) > 1, files, extend) for run in runs]
         if not opened[0].done:
             experiment.check_stages(opened[0].seed, opened[0].prepared)
         for run in opened:
             if run.done == run.ends[-1]:  # A kill may have come before its last report.
-                run.report(files, progress=False)
+                run.report(files, display)
         at_once = experiment.seeds_at_once(len(runs))
         while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
+            display.begin(sum(run.done for run in opened), sum(run.ends[-1] for run in opened))
             with contextlib.ExitStack() as reports:
-                for number, run in enumerate(group):
-                    run.report(reports, progress=number == 0)
-                for epoch, records, states, seen in _epochs_left(experiment, group):
+                for run in group:
+                    run.report(reports, display)
+                for epoch, records, states, seen in _left(experiment, group, display):
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
+                        display.waiting("evaluating", told=False)
                         _evaluate(experiment, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
@@ -114,8 +123,25 @@ def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun
     return group
 
 
+def _left(experiment: Experiment, group: list[OpenRun], display: Display):
+    """As `_epochs_left`; where training diverges, it says what the run directories still have."""
+    try:
+        yield from _epochs_left(experiment, group, display)
+    except TrainingDivergedError as error:
+        config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
+        second = done >= group[0].ends[0]
+        section = f"stage2.{config.recipe}" if second else "stage1"
+        field = f"--config.{section}.optimizer.learning_rate"
+        saved = group[0].checkpoints.steps()
+        way = f"repeat the command with a smaller {field}"
+        if saved:
+            way = f"{workdir} keeps the epochs up to {saved[-1]}: {way} and --extend to go on there"
+        first = f", with --config.stage1_from={workdir} for its first stage" if second else ""
+        raise TrainingDivergedError(f"{error} {way}, or take another --workdir{first}.") from error
+
+
 def _epochs_left(
-    experiment: Experiment, group: list[OpenRun]
+    experiment: Experiment, group: list[OpenRun], display: Display
 ) -> Iterator[tuple[int, list[dict], list[Any], list[Prepared]]]:
     """Runs what a group of runs has left.
 
@@ -141,6 +167,9 @@ def _epochs_left(
             continue
         begin = end - loop.stage.epochs
         clock = time.perf_counter()
+        told = experiment.first_time(loop.stage, seeds) and is_first_process()
+        if loop.stage.feature_copies:
+            display.waiting(f"{loop.stage.name}: computing the features that are kept", told)
         seen = [
             experiment.for_stage(loop.stage, run.seed, run.prepared, before)
             for run, before in zip(group, variables, strict=True)
@@ -153,7 +182,9 @@ def _epochs_left(
         else:
             initial = loop.start(key, together(variables), data)
         first = max(0, done - begin)
-        for number, state, metrics in run_stage(loop, initial, data, key, first):
+        display.waiting(f"{loop.stage.name}: {'compiling' if told else 'training'}", told)
+        epochs = run_stage(loop, initial, data, key, first, _tick(display, len(group)))
+        for number, state, metrics in epochs:
             seconds = time.perf_counter() - clock
             records = [
                 {
@@ -170,6 +201,11 @@ def _epochs_left(
             yield number + 1, records, apart(state), seen
             clock = time.perf_counter()
         variables = [one.variables for one in apart(state)]
+
+
+def _tick(display: Display, runs: int):
+    """What moves the bar within an epoch of so many runs; None where nobody sees it."""
+    return (lambda share: display.within(share * runs)) if display.terminal else None
 
 
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
@@ -223,7 +259,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         whole = next((at for at in checkpoints.steps() if not checkpoints.damage(at)), None)
         check_config(workdir, checkpoints.record(whole))
-    config = ConfigDict(saved)
+    config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
     config.data.data_dir = data_dir or config.data.data_dir
     config.devices = 1
     experiment = Experiment(config)

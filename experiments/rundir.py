@@ -14,6 +14,14 @@ from ml_collections import ConfigDict
 
 import otrw_jax
 from experiments.experiment import Experiment, Prepared
+from experiments.extending import (
+    Changes,
+    check_changes,
+    is_of_this_kind,
+    other_first_stage,
+    told,
+    undone,
+)
 from experiments.recipes import RECIPES
 from otrw_jax.files import read_json, write_json, writing
 from otrw_jax.model import count_parameters
@@ -74,26 +82,59 @@ def check_place(workdir: pathlib.Path) -> None:
         )
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+def claim(workdir: pathlib.Path, config: ConfigDict, extend: bool = False) -> Changes:
     """Writes the config of a new run; refuses a directory whose run has another.
 
+    Args:
+        workdir: the run directory.
+        config: of the run.
+        extend: whether its run may go on with other epochs and rates.
+
+    Returns:
+        What an extension changes, which `extended` writes; nothing where there is none.
+
     Raises:
-        ConfigMismatchError: it has, or its config is gone.
+        ConfigMismatchError: it has another, its config is gone, or it was extended before.
+        ValueError: what cannot be changed by an extension.
     """
-    wanted = flatten(config.to_dict())
+    wanted, extensions = flatten(config.to_dict()), []
     if holds_run(workdir):
         found = flatten(read_config(workdir))
-        differing = [
-            f"{name} is {found.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} here"
+        extensions = found.pop("extended", [])
+        if extensions and not extend:
+            raise ConfigMismatchError(
+                f"{workdir} holds a run that was extended ({told(extensions)}); repeat its command "
+                "with --extend to go on with it, or choose another --workdir."
+            )
+        changes = {
+            name: [found.get(name, "absent"), wanted.get(name, "absent")]
             for name in sorted(found.keys() | wanted.keys())
             if name not in HOW and found.get(name) != wanted.get(name)
-        ]
-        if differing:
+        }
+        if changes and extend:
+            check_changes(workdir, found, changes)
+            return changes
+        if changes:
+            differing = [
+                f"{name} is {a!r} there and {b!r} here" for name, (a, b) in changes.items()
+            ]
+            way = ", or give --extend to go on from its last checkpoint with these values"
             raise ConfigMismatchError(
                 f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
-                "--workdir, or repeat the run's own config to go on with it."
+                "--workdir, or repeat the run's own config to go on with it"
+                f"{way if all(map(is_of_this_kind, changes)) else ''}."
             )
-    write_json(workdir / "config.json", config.to_dict())
+    added = {"extended": extensions} if extensions else {}
+    write_json(workdir / "config.json", config.to_dict() | added)
+    return {}
+
+
+def extended(workdir: pathlib.Path, config: ConfigDict, changes: Changes, after: int) -> None:
+    """Writes the config of a run that is extended after an epoch, and says so."""
+    extensions = read_config(workdir).get("extended", [])
+    extensions.append({"after": after, "fields": changes})
+    write_json(workdir / "config.json", config.to_dict() | {"extended": extensions})
+    print(f"{workdir}: extended {told(extensions[-1:])}", flush=True)
 
 
 def read_config(workdir: pathlib.Path) -> dict:
@@ -120,8 +161,9 @@ def read_config(workdir: pathlib.Path) -> dict:
 
 def fingerprint_of(config: dict) -> str:
     """Of the fields that decide what comes out of a run; a checkpoint's record carries it."""
-    fields = {name: value for name, value in flatten(config).items() if name not in HOW}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+    fields = flatten(config)
+    decisive = {name: v for name, v in fields.items() if name not in HOW and name != "extended"}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_config(workdir: pathlib.Path, record: dict) -> None:
@@ -134,8 +176,9 @@ def check_config(workdir: pathlib.Path, record: dict) -> None:
     Raises:
         ConfigMismatchError: the config was altered.
     """
-    known = record.get("config")
-    if known and known != fingerprint_of(read_config(workdir)):
+    known, fields = record.get("config"), flatten(read_config(workdir))
+    states = undone(fields, fields.get("extended", []))
+    if known and known not in map(fingerprint_of, states):
         raise ConfigMismatchError(
             f"{workdir / 'config.json'} is not the config by which the checkpoints beside it were "
             "trained: it was altered, or belongs to another run; restore it from a copy, or choose "
@@ -168,6 +211,8 @@ def alone_in(workdir: pathlib.Path):
 
 def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """Names of the fields in which the first stages of two runs differ."""
+    if other_first_stage(read_config(one)):
+        return ["its rates, by an extension"]
     found, wanted = (flatten(read_config(path)) for path in (one, other))
     parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]

@@ -1,6 +1,7 @@
 """Checkpoints of a run, by orbax: what is saved, which are kept, and how they are restored."""
 
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from otrw_jax.checksums import checksums, damage
 from otrw_jax.files import read_json, uninterrupted, write_json, writing
 
 SUMS = "checksums.json"
+ROOM = 2**18
+"""Bytes that a checkpoint takes beside its arrays, at most: its record and its small files."""
 
 
 class CheckpointError(RuntimeError):
@@ -100,10 +103,11 @@ class Checkpoints:
             CheckpointError: it cannot be written; earlier ones are intact.
         """
         self._policy.best = best
+        arrays = jax.tree.map(_stored, state)
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(jax.tree.map(_stored, state)),
-            record=ocp.args.JsonSave(record),
+            state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
         )
+        self._check_room(step, sum(x.nbytes for x in jax.tree.leaves(arrays)))
         self._damage.pop(step, None)
         try:
             with uninterrupted():
@@ -189,6 +193,16 @@ class Checkpoints:
                 f"{self._directory} holds no checkpoint {step}; there are {steps}."
             )
         return steps[-1] if step is None else step
+
+    def _check_room(self, step, size):
+        """Before orbax has begun, since what fails in its threads is told there at length."""
+        free = shutil.disk_usage(self._directory).free
+        if free < size + ROOM:
+            raise CheckpointError(
+                f"checkpoint {step} cannot be written to {self._directory} ({free:,} bytes are "
+                f"free, and it takes up to {size + ROOM:,}); earlier ones are intact: make room, "
+                "then run the same command again to go on from the last."
+            )
 
     def _whole(self, step):
         step = self._existing(step)

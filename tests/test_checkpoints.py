@@ -9,7 +9,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from otrw_jax.checkpoints import SUMS, CheckpointError, Checkpoints
+from otrw_jax.checkpoints import ROOM, SUMS, CheckpointError, Checkpoints
 
 
 @flax.struct.dataclass
@@ -166,6 +166,19 @@ def test_a_failed_write_says_so_and_leaves_the_earlier_ones(tmp_path, monkeypatc
         assert caught.value.__cause__ is error
         assert checkpoints.steps() == [1]
         assert_same(checkpoints.restore(make_state()), make_state(1))
+        checkpoints.save(2, make_state(2), {})
+        assert checkpoints.steps() == [1, 2]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+        usage = shutil.disk_usage(tmp_path)._replace(free=ROOM + 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: usage)
+            with pytest.raises(CheckpointError, match=r"2 cannot be written to .* \(262,154 bytes"):
+                checkpoints.save(2, make_state(2), {})
+        assert folders(tmp_path) == ["1"]
         checkpoints.save(2, make_state(2), {})
         assert checkpoints.steps() == [1, 2]
 

@@ -281,3 +281,15 @@ def test_the_order_depends_on_the_key_alone():
         orders.append(np.asarray(state.ids))
     np.testing.assert_array_equal(orders[0], orders[1])
     assert (orders[0] != orders[2]).any()
+
+
+def test_an_epoch_tells_how_far_it_is_and_is_the_same():
+    data, told = make_data(), []
+    loop = compiled(steps_per_call=2)
+    key = jax.random.fold_in(KEY, 0)
+    plain, metrics = loop.epoch(loop.start(KEY, jnp.zeros(()), data), data, key)
+    state, same = loop.epoch(loop.start(KEY, jnp.zeros(()), data), data, key, told.append)
+    assert told == pytest.approx([1 / 3, 2 / 3])  # Calls of 2, 2 and 1 steps.
+    assert metrics == same
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
