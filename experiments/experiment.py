@@ -13,7 +13,7 @@ from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
 from otrw_jax.data.sources import Dataset
 from otrw_jax.data.splits import Split
-from otrw_jax.devices import first_alone, pick_devices
+from otrw_jax.devices import first_alone, is_first_process, pick_devices
 from otrw_jax.evaluation import Statistics, make_evaluator
 from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
 from otrw_jax.methods.base import Examples, TrainingData
@@ -64,6 +64,8 @@ class Experiment:
             own = {k: v for k, v in config[part].items() if k == self.config.recipe}
             self.config[part] = ConfigDict(own)
         _check_sections(self.config)
+        if is_first_process():
+            print(f"{self.config.data.name}: reading the data", flush=True)
         self.source = first_alone(lambda: Source(self.config))
         self.dataset = self.source.dataset
         self.preprocessing = make_preprocessing(self.config)
@@ -79,6 +81,7 @@ class Experiment:
         )
         self.read = make_reader(self.model, self.preprocessing.evaluate)
         self._loops, self._keepers, self._evaluators = {}, {}, {}
+        self._begun = set()
         self._few = None
 
     def prepare(self, subset_seed: int) -> Prepared:
@@ -142,6 +145,14 @@ class Experiment:
                 for stage in stages
             ]
         return self._loops[seeds]
+
+    def first_time(self, stage: Stage, seeds: int = 0) -> bool:
+        """Whether a stage is begun for the first time, so that its programs are yet to compile."""
+        name = stage.name, seeds
+        if name in self._begun:
+            return False
+        self._begun.add(name)
+        return True
 
     def check_stages(self, seed: int, prepared: Prepared) -> None:
         """Says before any training what is wrong with a stage, not when its turn has come.

@@ -1,80 +1,72 @@
 """What a run tells while it goes on: a line an epoch, a metrics file, TensorBoard events."""
 
+import contextlib
 import json
 import math
 import pathlib
 import time
 
-import tensorboardX
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from experiments.display import Display
+from otrw_jax.files import writing
 
 # Where there is no terminal, epochs without an evaluation are told at most this often.
 QUIET_SECONDS = 10.0
 
 
 class Reporter:
-    """Reports epochs to the terminal and to the files of a run directory."""
+    """Reports a run's epochs to the terminal and to the files of its directory."""
 
-    def __init__(
-        self,
-        workdir: pathlib.Path,
-        title: str,
-        total: int,
-        history: list[dict],
-        progress: bool = True,
-    ):
+    def __init__(self, workdir: pathlib.Path, title: str, history: list[dict], display: Display):
         """Starts from the history of a resumed run, empty at first.
 
         Args:
             workdir: gets `metrics.jsonl` and `tensorboard/`.
             title: shown before every line.
-            total: number of epochs over all stages.
             history: records of the epochs behind.
-            progress: whether a terminal shows its progress; there is room for one run's.
+            display: shared by all runs.
+
+        Raises:
+            OSError: a file cannot be written, as from `epoch`.
         """
-        self._path = workdir / "metrics.jsonl"
-        self._path.write_text("".join(_line(record) for record in history))
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=len(history) + 1, write_to_disk=True
-        )
+        self._path, self._folder = workdir / "metrics.jsonl", workdir / "tensorboard"
+        with writing(self._path):
+            self._path.write_text("".join(_line(record) for record in history))
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            # Without the thread of `SummaryWriter`, from which no error would come.
+            self._events = EventsWriter(str(self._folder / "events"), f".{len(history)}")
+            # TensorBoard forgets what an earlier file has of this epoch and those after it.
+            log = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=len(history) + 1, session_log=log))
         self._printed = 0.0
-        self._console = Console()
-        self._title = title
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} epochs"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=self._console,
-            disable=not self._console.is_terminal or not progress,
-        )
-        self._task = self._progress.add_task(title, total=total, completed=len(history), status="")
-        self._progress.start()
+        self._title, self._display = title, display
 
     def epoch(self, record: dict) -> None:
         """Reports one epoch's record."""
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             file.write(_line(record))
-        for name, value in _scalars(record):
-            self._events.add_scalar(name, value, record["number"])
-        self._events.flush()
+        with writing(self._folder):
+            for name, value in _scalars(record):
+                summary, at = scalar(name, value), record["number"]
+                self._events.write_event(Event(step=at, wall_time=time.time(), summary=summary))
+            self._events.flush()
         status = f"{record['stage']} loss {record['loss']:.4f} error {record['train_error']:.1f} %"
         if "test" in record:
             status += f", test error {record['test']['error']:.2f} %"
-        self._progress.update(self._task, completed=record["number"], status=status)
+        self._display.epoch(status)
         now = time.monotonic()
-        if not self._console.is_terminal and (
-            "test" in record or now - self._printed > QUIET_SECONDS
-        ):
+        if not self._display.terminal and ("test" in record or now - self._printed > QUIET_SECONDS):
             self._printed = now
             print(f"{self._title} epoch {record['number']}: {status}", flush=True)
 
     def close(self) -> None:
-        """Ends the progress bar and closes the files."""
-        self._progress.stop()
-        self._events.close()
+        """Closes the files; an error of the last epoch has been told."""
+        with contextlib.suppress(OSError):
+            self._events.close()
 
 
 def _line(record: dict) -> str:

@@ -10,38 +10,22 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
+from experiments.display import Display
 from experiments.experiment import Experiment, Prepared, stage_ends
-from experiments.reporting import Reporter
+from experiments.open_run import OpenRun, Run
 from experiments.rundir import (
-    ConfigMismatchError,
-    alone_in,
     best_record,
-    claim,
-    describe,
-    differing_first_stage,
-    three_results,
+    check_config,
+    check_place,
+    holds_run,
+    read_config,
+    runs_below,
 )
-from otrw_jax.checkpoints import Checkpoints, read_json, write_json
-from otrw_jax.devices import from_first, is_first_process, wait_for_all
+from otrw_jax.checkpoints import Checkpoints
+from otrw_jax.devices import is_first_process
 from otrw_jax.model import predict
 from otrw_jax.seeds import stack, unstack
-from otrw_jax.train import Stage, run_stage
-
-
-class Run(NamedTuple):
-    """What a run is beside its config.
-
-    Attributes:
-        workdir: the run directory.
-        seed: of the network's start, the order of the data and the augmentation.
-        subset_seed: of the choice of examples.
-        stage1_from: run directory whose first stage is taken over.
-    """
-
-    workdir: pathlib.Path
-    seed: int
-    subset_seed: int
-    stage1_from: str | pathlib.Path = ""
+from otrw_jax.train import Stage, TrainingDivergedError, run_stage
 
 
 def train(
@@ -50,6 +34,7 @@ def train(
     seed: int,
     subset_seed: int,
     stage1_from: str | pathlib.Path = "",
+    extend: bool = False,
 ) -> dict:
     """Trains, or goes on training, a run in `workdir`, and returns its results.
 
@@ -59,140 +44,54 @@ def train(
         seed: of what is random in the training.
         subset_seed: of the choice of examples.
         stage1_from: run directory whose first stage is taken over.
+        extend: whether a run that is there goes on with the config's epochs and rates, where these
+            are others than its own.
 
     Returns:
         `{"last": ..., "best_held_out": ..., "best_test": ...}`, each the metrics of one epoch of
         the last stage on the test set; None where there is no held-out part.
 
     Raises:
-        ConfigMismatchError: the directory holds a run of another config.
+        ConfigMismatchError: the directory holds a run of another config, or other runs.
         CheckpointError, TrainingDivergedError: see there.
     """
     run = Run(pathlib.Path(workdir), seed, subset_seed, stage1_from)
-    return train_together(experiment, [run])[0]
+    return train_together(experiment, [run], extend)[0]
 
 
-def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
+def train_together(experiment: Experiment, runs: list[Run], extend: bool = False) -> list[dict]:
     """Trains, or goes on training, runs of several seeds, and returns the results of each.
 
     Runs that are as far as each other are trained together, by `jax.vmap`, as many at once as the
     config says.
     """
+    if is_first_process():
+        for run in runs:
+            check_place(run.workdir)
+    several = f", {len(runs)} seeds" if len(runs) > 1 else ""
     with contextlib.ExitStack() as files:
-        opened = [_OpenRun(experiment, run, len(runs) > 1, files) for run in runs]
+        display = Display(f"{experiment.config.recipe}{several}", "preparing the data")
+        files.callback(display.close)
+        opened = [OpenRun(experiment, run, len(runs) > 1, files, extend) for run in runs]
         if not opened[0].done:
             experiment.check_stages(opened[0].seed, opened[0].prepared)
         for run in opened:
             if run.done == run.ends[-1]:  # A kill may have come before its last report.
-                run.report(files, progress=False)
+                run.report(files, display)
         at_once = experiment.seeds_at_once(len(runs))
         while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
+            display.begin(sum(run.done for run in opened), sum(run.ends[-1] for run in opened))
             with contextlib.ExitStack() as reports:
-                for number, run in enumerate(group):
-                    run.report(reports, progress=number == 0)
-                for epoch, records, states, seen in _epochs_left(experiment, group):
+                for run in group:
+                    run.report(reports, display)
+                for epoch, records, states, seen in _left(experiment, group, display):
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
+                        display.waiting("evaluating", told=False)
                         _evaluate(experiment, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
         return [run.finish() for run in opened]
-
-
-class _OpenRun:
-    """A run directory while its run goes on. Of several processes the first alone writes."""
-
-    def __init__(
-        self, experiment: Experiment, run: Run, one_of_several: bool, files: contextlib.ExitStack
-    ):
-        self.run, self.seed = run, run.seed
-        self._experiment, self._writes = experiment, is_first_process()
-        self._name = run.workdir.name if one_of_several else ""
-        config = ConfigDict(experiment.config)
-        config.seed, config.subset_seed = run.seed, run.subset_seed
-        config.stage1_from = str(run.stage1_from)
-        if self._writes:
-            run.workdir.mkdir(parents=True, exist_ok=True)
-            files.enter_context(alone_in(run.workdir))
-            claim(run.workdir, config)
-        self.prepared = experiment.prepare(run.subset_seed)
-        self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
-        self.variables = experiment.initial_variables(run.seed, self.prepared)
-        if self._writes:
-            describe(run.workdir, experiment, self.prepared, self.variables)
-        # Runs that are trained together are saved one after the other: a kill in between leaves
-        # some a checkpoint behind, and the others must still have that.
-        keep = max(config.keep_checkpoints, 2) if one_of_several else config.keep_checkpoints
-        folder = run.workdir / "checkpoints"
-        if not self._writes:
-            wait_for_all("the folder of the checkpoints is ready")
-        self.checkpoints = files.enter_context(
-            Checkpoints(folder, self.ends, keep, read_only=not self._writes)
-        )
-        if self._writes:
-            if run.stage1_from and not self.checkpoints.steps():
-                self._take_over()
-            wait_for_all("the folder of the checkpoints is ready")
-        steps = self.checkpoints.steps()
-        self.done = from_first(steps[-1] if steps else 0)
-
-    def go_back(self, done: int) -> None:
-        """Forgets what came after a checkpoint."""
-        if self.done > done and self._writes:
-            self.checkpoints.forget_after(done)
-        self.done = done
-
-    def restore(self, index: int, number: int) -> Any:
-        """The state of a stage at a checkpoint."""
-        template = self._experiment.template(index, self.seed, self.prepared)
-        return self.checkpoints.restore(template, number)
-
-    def report(self, files: contextlib.ExitStack, progress: bool) -> None:
-        """Starts to tell how the run goes on, from the history behind it."""
-        self.history = self.checkpoints.record(self.done)["history"] if self.done else []
-        if self._writes:
-            title = f"{self._experiment.config.recipe} {self._name}".strip()
-            self._reporter = Reporter(
-                self.run.workdir, title, self.ends[-1], self.history, progress
-            )
-            files.callback(self._reporter.close)
-
-    def keep(self, epoch: int, record: dict, state: Any) -> None:
-        """Saves and reports an epoch, the `epoch`-th of its stage from one."""
-        number = record["number"]
-        self.history.append(record)
-        self.done = number
-        if not self._writes:
-            return
-        if number in self.ends or epoch % self._experiment.config.checkpoint_every == 0:
-            best = best_record(self.history, "held_out")
-            content = {"history": self.history}
-            self.checkpoints.save(number, state, content, best=best and best["number"])
-        self._reporter.epoch(record)
-
-    def finish(self) -> dict:
-        """The results, written into the run directory."""
-        results = three_results(self.history)
-        if self._writes:
-            write_json(self.run.workdir / "results.json", results)
-        return results
-
-    def _take_over(self):
-        """Copies another run's first stage as this run's, after checking that it is the same."""
-        source = pathlib.Path(self.run.stage1_from)
-        if not (source / "checkpoints").is_dir():
-            raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
-        differing = differing_first_stage(source, self.run.workdir)
-        if differing:
-            raise ConfigMismatchError(
-                f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
-                "stage is not this run's."
-            )
-        template = self._experiment.template(0, self.seed, self.prepared)
-        with Checkpoints(source / "checkpoints", read_only=True) as theirs:
-            state = theirs.restore(template, self.ends[0])
-            history = theirs.record(self.ends[0])["history"]
-        self.checkpoints.save(self.ends[0], state, {"history": history})
 
 
 def _evaluate(experiment, records, states, seen):
@@ -209,13 +108,13 @@ def _evaluate(experiment, records, states, seen):
         record |= one
 
 
-def _next_group(opened: list[_OpenRun], every: int, at_once: int) -> list[_OpenRun]:
+def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun]:
     """Runs to train together next: those furthest behind, and those one checkpoint ahead."""
     left = [run for run in opened if run.done < run.ends[-1]]
     behind = min((run.done for run in left), default=0)
 
     def joins(run):
-        near = 0 < run.done - behind <= every and behind in run.checkpoints.steps()
+        near = 0 < run.done - behind <= every and not run.checkpoints.damage(behind)
         return run.done == behind or near
 
     group = [run for run in left if joins(run)][:at_once]
@@ -224,8 +123,25 @@ def _next_group(opened: list[_OpenRun], every: int, at_once: int) -> list[_OpenR
     return group
 
 
+def _left(experiment: Experiment, group: list[OpenRun], display: Display):
+    """As `_epochs_left`; where training diverges, it says what the run directories still have."""
+    try:
+        yield from _epochs_left(experiment, group, display)
+    except TrainingDivergedError as error:
+        config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
+        second = done >= group[0].ends[0]
+        section = f"stage2.{config.recipe}" if second else "stage1"
+        field = f"--config.{section}.optimizer.learning_rate"
+        saved = group[0].checkpoints.steps()
+        way = f"repeat the command with a smaller {field}"
+        if saved:
+            way = f"{workdir} keeps the epochs up to {saved[-1]}: {way} and --extend to go on there"
+        first = f", with --config.stage1_from={workdir} for its first stage" if second else ""
+        raise TrainingDivergedError(f"{error} {way}, or take another --workdir{first}.") from error
+
+
 def _epochs_left(
-    experiment: Experiment, group: list[_OpenRun]
+    experiment: Experiment, group: list[OpenRun], display: Display
 ) -> Iterator[tuple[int, list[dict], list[Any], list[Prepared]]]:
     """Runs what a group of runs has left.
 
@@ -251,6 +167,9 @@ def _epochs_left(
             continue
         begin = end - loop.stage.epochs
         clock = time.perf_counter()
+        told = experiment.first_time(loop.stage, seeds) and is_first_process()
+        if loop.stage.feature_copies:
+            display.waiting(f"{loop.stage.name}: computing the features that are kept", told)
         seen = [
             experiment.for_stage(loop.stage, run.seed, run.prepared, before)
             for run, before in zip(group, variables, strict=True)
@@ -263,7 +182,9 @@ def _epochs_left(
         else:
             initial = loop.start(key, together(variables), data)
         first = max(0, done - begin)
-        for number, state, metrics in run_stage(loop, initial, data, key, first):
+        display.waiting(f"{loop.stage.name}: {'compiling' if told else 'training'}", told)
+        epochs = run_stage(loop, initial, data, key, first, _tick(display, len(group)))
+        for number, state, metrics in epochs:
             seconds = time.perf_counter() - clock
             records = [
                 {
@@ -280,6 +201,11 @@ def _epochs_left(
             yield number + 1, records, apart(state), seen
             clock = time.perf_counter()
         variables = [one.variables for one in apart(state)]
+
+
+def _tick(display: Display, runs: int):
+    """What moves the bar within an epoch of so many runs; None where nobody sees it."""
+    return (lambda share: display.within(share * runs)) if display.terminal else None
 
 
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
@@ -320,15 +246,20 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
 
     Raises:
         FileNotFoundError: there is no run.
-        CheckpointError: there is no such checkpoint.
+        ConfigMismatchError: its config is gone, or was altered.
+        CheckpointError: there is no such checkpoint, or it is damaged.
         ValueError: `which` is none of these.
     """
     workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").exists():
-        seeds = sorted(path.name for path in workdir.glob("seed_*"))
-        inside = f"; it holds runs of several seeds, choose one: {', '.join(seeds)}"
-        raise FileNotFoundError(f"{workdir} holds no run{inside if seeds else '; train first'}.")
-    config = ConfigDict(read_json(workdir / "config.json"))
+    if not holds_run(workdir):
+        names = [str(path.relative_to(workdir)) for path in runs_below(workdir)]
+        inside = f"; it holds several, choose one: {', '.join(names)}"
+        raise FileNotFoundError(f"{workdir} holds no run{inside if names else '; train first'}.")
+    saved = read_config(workdir)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        whole = next((at for at in checkpoints.steps() if not checkpoints.damage(at)), None)
+        check_config(workdir, checkpoints.record(whole))
+    config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
     config.data.data_dir = data_dir or config.data.data_dir
     config.devices = 1
     experiment = Experiment(config)

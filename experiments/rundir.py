@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import pathlib
 import platform
 from importlib import metadata
@@ -12,8 +14,16 @@ from ml_collections import ConfigDict
 
 import otrw_jax
 from experiments.experiment import Experiment, Prepared
+from experiments.extending import (
+    Changes,
+    check_changes,
+    is_of_this_kind,
+    other_first_stage,
+    told,
+    undone,
+)
 from experiments.recipes import RECIPES
-from otrw_jax.checkpoints import read_json, write_json
+from otrw_jax.files import read_json, write_json, writing
 from otrw_jax.model import count_parameters
 
 # Fields that change how a run is done, and not what comes out of it.
@@ -38,26 +48,142 @@ class ConfigMismatchError(ValueError):
     """A run directory belongs to a run of another config."""
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+def holds_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is a run directory; a run that ended before its first checkpoint is none."""
+    checkpoints = folder / "checkpoints"
+    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+
+
+def runs_below(folder: pathlib.Path, depth: int = 4) -> list[pathlib.Path]:
+    """The run directories in a folder's subfolders: a run each, or one a seed of these."""
+    patterns = ["*/checkpoints", *("*/" * at + "seed_*/checkpoints" for at in range(depth))]
+    found = {path.parent for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if holds_run(path))
+
+
+def check_place(workdir: pathlib.Path) -> None:
+    """Refuses to begin a run around other runs, or within another.
+
+    Raises:
+        ConfigMismatchError: the directory, or one that it lies in, belongs to other runs.
+    """
+    if holds_run(workdir):
+        return
+    around = next((path for path in workdir.absolute().parents if holds_run(path)), None)
+    if around:
+        raise ConfigMismatchError(f"{around} holds a run of one seed; choose another --workdir.")
+    inside = runs_below(workdir)
+    if inside:
+        names = [str(path.relative_to(workdir)) for path in inside[:3]]
+        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+        raise ConfigMismatchError(
+            f"{workdir} holds runs in folders of their own ({', '.join(names)}{more}); choose "
+            "another --workdir, or one of these to go on with it."
+        )
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict, extend: bool = False) -> Changes:
     """Writes the config of a new run; refuses a directory whose run has another.
 
-    A run that ended before its first checkpoint is none.
+    Args:
+        workdir: the run directory.
+        config: of the run.
+        extend: whether its run may go on with other epochs and rates.
+
+    Returns:
+        What an extension changes, which `extended` writes; nothing where there is none.
+
+    Raises:
+        ConfigMismatchError: it has another, its config is gone, or it was extended before.
+        ValueError: what cannot be changed by an extension.
     """
-    path, checkpoints = workdir / "config.json", workdir / "checkpoints"
-    wanted = flatten(config.to_dict())
-    if path.exists() and checkpoints.is_dir() and any(checkpoints.iterdir()):
-        found = flatten(read_json(path))
-        differing = [
-            f"{name} is {found.get(name, 'absent')!r} there and {wanted.get(name, 'absent')!r} here"
+    wanted, extensions = flatten(config.to_dict()), []
+    if holds_run(workdir):
+        found = flatten(read_config(workdir))
+        extensions = found.pop("extended", [])
+        if extensions and not extend:
+            raise ConfigMismatchError(
+                f"{workdir} holds a run that was extended ({told(extensions)}); repeat its command "
+                "with --extend to go on with it, or choose another --workdir."
+            )
+        changes = {
+            name: [found.get(name, "absent"), wanted.get(name, "absent")]
             for name in sorted(found.keys() | wanted.keys())
             if name not in HOW and found.get(name) != wanted.get(name)
-        ]
-        if differing:
+        }
+        if changes and extend:
+            check_changes(workdir, found, changes)
+            return changes
+        if changes:
+            differing = [
+                f"{name} is {a!r} there and {b!r} here" for name, (a, b) in changes.items()
+            ]
+            way = ", or give --extend to go on from its last checkpoint with these values"
             raise ConfigMismatchError(
                 f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
-                "--workdir, or repeat the run's own config to go on with it."
+                "--workdir, or repeat the run's own config to go on with it"
+                f"{way if all(map(is_of_this_kind, changes)) else ''}."
             )
-    write_json(path, config.to_dict())
+    added = {"extended": extensions} if extensions else {}
+    write_json(workdir / "config.json", config.to_dict() | added)
+    return {}
+
+
+def extended(workdir: pathlib.Path, config: ConfigDict, changes: Changes, after: int) -> None:
+    """Writes the config of a run that is extended after an epoch, and says so."""
+    extensions = read_config(workdir).get("extended", [])
+    extensions.append({"after": after, "fields": changes})
+    write_json(workdir / "config.json", config.to_dict() | {"extended": extensions})
+    print(f"{workdir}: extended {told(extensions[-1:])}", flush=True)
+
+
+def read_config(workdir: pathlib.Path) -> dict:
+    """The config of a run directory.
+
+    Raises:
+        ConfigMismatchError: it is gone.
+        ValueError: it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ConfigMismatchError(
+            f"{path} is gone, and the checkpoints beside it cannot be read without: restore it "
+            "from a copy, or choose another --workdir."
+        )
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path} is damaged: it holds no config; restore it from a copy, or choose another "
+            "--workdir."
+        )
+    return config
+
+
+def fingerprint_of(config: dict) -> str:
+    """Of the fields that decide what comes out of a run; a checkpoint's record carries it."""
+    fields = flatten(config)
+    decisive = {name: v for name, v in fields.items() if name not in HOW and name != "extended"}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_config(workdir: pathlib.Path, record: dict) -> None:
+    """Refuses a config that is not the one by which a checkpoint was trained.
+
+    Args:
+        workdir: the run directory.
+        record: of the checkpoint; those of earlier versions carry no fingerprint.
+
+    Raises:
+        ConfigMismatchError: the config was altered.
+    """
+    known, fields = record.get("config"), flatten(read_config(workdir))
+    states = undone(fields, fields.get("extended", []))
+    if known and known not in map(fingerprint_of, states):
+        raise ConfigMismatchError(
+            f"{workdir / 'config.json'} is not the config by which the checkpoints beside it were "
+            "trained: it was altered, or belongs to another run; restore it from a copy, or choose "
+            "another --workdir."
+        )
 
 
 @contextlib.contextmanager
@@ -67,7 +193,10 @@ def alone_in(workdir: pathlib.Path):
     Raises:
         RunningError: another process holds it.
     """
-    with (workdir / ".lock").open("w") as file:
+    path = workdir / ".lock"
+    with contextlib.ExitStack() as opened:
+        with writing(path):
+            file = opened.enter_context(path.open("w"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,7 +211,9 @@ def alone_in(workdir: pathlib.Path):
 
 def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """Names of the fields in which the first stages of two runs differ."""
-    found, wanted = (flatten(read_json(path / "config.json")) for path in (one, other))
+    if other_first_stage(read_config(one)):
+        return ["its rates, by an extension"]
+    found, wanted = (flatten(read_config(path)) for path in (one, other))
     parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]
     if len({RECIPES[name].first or name for name in recipes}) > 1:

@@ -5,11 +5,15 @@ python -m experiments.train --config=experiments/configs/digits.py --workdir=run
 Several processes train one run, over all their devices, where each is started with the same
 command and --coordinator=host:port --num_processes=2 --process_id=0 (1, ...); under srun and on TPU
 pods without.
+
+With --extend a run goes on from its last checkpoint under more epochs of its last stage, or another
+rate of the stage that it is in; its config.json says so. The epochs that are done stay as they are.
 """
 
 import pathlib
 
 import numpy as np
+from absl import flags
 
 from experiments import processes
 from experiments.cli import CONFIG, WORKDIR, run_app
@@ -17,6 +21,10 @@ from experiments.experiment import Experiment
 from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import write_json
 from otrw_jax.devices import is_first_process
+
+EXTEND = flags.DEFINE_bool(
+    "extend", False, "Go on with a run under other epochs and rates than it has had until now."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -26,21 +34,20 @@ def main(argv: list[str]) -> None:
     config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
     experiment = Experiment(config)
     if not config.seeds:
-        results = train(experiment, workdir, config.seed, config.subset_seed, config.stage1_from)
+        seeds = config.seed, config.subset_seed
+        results = train(experiment, workdir, *seeds, config.stage1_from, EXTEND.value)
         if is_first_process():
             print_results(results)
         return
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"seeds={tuple(config.seeds)} has one twice; give each once.")
-    if (workdir / "config.json").exists():
-        raise ValueError(f"{workdir} holds a run of one seed; choose another --workdir.")
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
     first = config.stage1_from and pathlib.Path(config.stage1_from)
     runs = [
         Run(workdir / folder, seed, seed, first and first / folder)
         for seed, folder in folders.items()
     ]
-    results = mean_results(train_together(experiment, runs))
+    results = mean_results(train_together(experiment, runs, EXTEND.value))
     if is_first_process():
         write_json(workdir / "results.json", {"seeds": list(config.seeds), **results})
         print_results(results)

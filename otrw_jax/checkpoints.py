@@ -1,8 +1,7 @@
 """Checkpoints of a run, by orbax: what is saved, which are kept, and how they are restored."""
 
-import json
 import pathlib
-from typing import Any
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,16 @@ import orbax.checkpoint as ocp
 from jax import Array
 from jaxtyping import PyTree
 
+from otrw_jax.checksums import checksums, damage
+from otrw_jax.files import read_json, uninterrupted, write_json, writing
+
+SUMS = "checksums.json"
+ROOM = 2**18
+"""Bytes that a checkpoint takes beside its arrays, at most: its record and its small files."""
+
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, is missing, or belongs to another model."""
+    """A checkpoint cannot be written, is missing, damaged, or belongs to another model."""
 
 
 class Checkpoints:
@@ -23,7 +29,9 @@ class Checkpoints:
 
     Each holds the state of the method and a record: plain JSON with the run's history. They are
     written beside and renamed, so a kill at any moment leaves the last complete one. The newest
-    few, the last of each stage and the one marked best are kept.
+    few, the last of each stage and the one marked best are kept. Checksums of its files lie in
+    each, and are compared before it is read; those of earlier versions have none. Ctrl-C waits
+    until a file operation has ended.
     """
 
     def __init__(
@@ -44,8 +52,10 @@ class Checkpoints:
         """
         self._directory = pathlib.Path(directory).absolute()
         self._policy = _Keep(stage_ends, keep)
+        self._damage: dict[int, str | None] = {}
         if not read_only:  # Orbax does not create it where there are several processes.
-            self._directory.mkdir(parents=True, exist_ok=True)
+            with writing(self._directory):
+                self._directory.mkdir(parents=True, exist_ok=True)
         alone = _alone()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
@@ -69,6 +79,17 @@ class Checkpoints:
         """Numbers of the complete checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
+    def damage(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint, in a few words; None where they are whole.
+
+        Found out once. One without checksums is read on trial.
+        """
+        if step not in self.steps():
+            return "it is missing"
+        if step not in self._damage:
+            self._damage[step] = self._find_damage(step)
+        return self._damage[step]
+
     def save(self, step: int, state: PyTree, record: dict, *, best: int | None = None) -> None:
         """Writes a checkpoint and deletes those no longer kept.
 
@@ -82,12 +103,17 @@ class Checkpoints:
             CheckpointError: it cannot be written; earlier ones are intact.
         """
         self._policy.best = best
+        arrays = jax.tree.map(_stored, state)
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(jax.tree.map(_stored, state)),
-            record=ocp.args.JsonSave(record),
+            state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record)
         )
+        self._check_room(step, sum(x.nbytes for x in jax.tree.leaves(arrays)))
+        self._damage.pop(step, None)
         try:
-            self._manager.save(step, args=items, force=True)
+            with uninterrupted():
+                self._manager.save(step, args=items, force=True)
+                folder = self._directory / str(step)
+                write_json(folder / SUMS, checksums(folder))
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint {step} cannot be written to {self._directory} ({error}); earlier ones "
@@ -95,10 +121,13 @@ class Checkpoints:
             ) from error
 
     def record(self, step: int | None = None) -> dict:
-        """The record of a checkpoint, the newest by default."""
-        step = self._existing(step)
-        items = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=items).record
+        """The record of a checkpoint, the newest by default.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        step = self._whole(step)
+        return self._read(step, record=ocp.args.JsonRestore()).record
 
     def restore(self, template: PyTree, step: int | None = None) -> PyTree:
         """Restores a state.
@@ -108,25 +137,46 @@ class Checkpoints:
             step: which checkpoint; the newest by default.
 
         Raises:
-            CheckpointError: there is none, or its arrays are not those of the template.
+            CheckpointError: there is none, it is damaged, or its arrays are not those of the
+                template.
         """
-        step = self._existing(step)
-        abstract = jax.eval_shape(lambda tree: jax.tree.map(_bits, tree), template)
-        self._check(abstract, step)
+        step = self.check(template, step)
+        abstract = _abstract(template)
         empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(empty))
-        state = self._manager.restore(step, args=items).state
+        state = self._read(step, state=ocp.args.StandardRestore(empty)).state
         return jax.tree.map(_restored, state, template)
+
+    def check(self, template: PyTree, step: int | None = None) -> int:
+        """The number of a checkpoint whose arrays are those of a template; raises as `restore`."""
+        step = self._whole(step)
+        with uninterrupted():
+            saved = _types(self._manager.item_metadata(step).state)
+        wanted = _types(_abstract(template))
+        differing = [
+            f"{name} is {saved.get(name, 'absent')}, wanted {wanted.get(name, 'none')}"
+            for name in sorted(saved.keys() | wanted.keys())
+            if saved.get(name) != wanted.get(name)
+        ]
+        if differing:
+            rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise CheckpointError(
+                f"checkpoint {step} in {self._directory} is of another model or method: "
+                f"{'; '.join(differing[:3])}{rest}."
+            )
+        return step
 
     def forget_after(self, step: int) -> None:
         """Deletes the checkpoints after one, so that they can be written again."""
-        for later in self.steps():
-            if later > step:
-                self._manager.delete(later)
+        with uninterrupted():
+            for later in self.steps():
+                if later > step:
+                    self._manager.delete(later)
+                    self._damage.pop(later, None)
 
     def close(self) -> None:
         """Waits for writes and frees the folder."""
-        self._manager.close()
+        with uninterrupted():
+            self._manager.close()
 
     def __enter__(self):
         return self
@@ -144,20 +194,44 @@ class Checkpoints:
             )
         return steps[-1] if step is None else step
 
-    def _check(self, abstract, step):
-        saved = _types(self._manager.item_metadata(step).state)
-        wanted = _types(abstract)
-        differing = [
-            f"{name} is {saved.get(name, 'absent')}, wanted {wanted.get(name, 'none')}"
-            for name in sorted(saved.keys() | wanted.keys())
-            if saved.get(name) != wanted.get(name)
-        ]
-        if differing:
-            rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    def _check_room(self, step, size):
+        """Before orbax has begun, since what fails in its threads is told there at length."""
+        free = shutil.disk_usage(self._directory).free
+        if free < size + ROOM:
             raise CheckpointError(
-                f"checkpoint {step} in {self._directory} is of another model or method: "
-                f"{'; '.join(differing[:3])}{rest}."
+                f"checkpoint {step} cannot be written to {self._directory} ({free:,} bytes are "
+                f"free, and it takes up to {size + ROOM:,}); earlier ones are intact: make room, "
+                "then run the same command again to go on from the last."
             )
+
+    def _whole(self, step):
+        step = self._existing(step)
+        found = self.damage(step)
+        if found:
+            whole = [other for other in self.steps() if not self.damage(other)]
+            left = f"whole are {whole}: choose one of these" if whole else "none there is whole"
+            raise CheckpointError(
+                f"checkpoint {step} in {self._directory} is damaged: {found}; {left}, restore the "
+                "file from a copy, or train again."
+            )
+        return step
+
+    def _find_damage(self, step):
+        folder = self._directory / str(step)
+        if (folder / SUMS).exists():
+            try:
+                return damage(folder, read_json(folder / SUMS))
+            except (ValueError, AttributeError, TypeError):
+                return f"{SUMS} is not what was written"
+        try:
+            self._read(step, record=ocp.args.JsonRestore(), state=ocp.args.StandardRestore())
+            return None if _types(self._manager.item_metadata(step).state) else "it has no arrays"
+        except Exception as error:  # Of orbax or tensorstore, of any kind.
+            return f"it cannot be read ({' '.join(str(error).split())[:200]})"
+
+    def _read(self, step, **items):
+        with uninterrupted():
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
 
 
 class _Keep:
@@ -203,6 +277,11 @@ def _restored(x: np.ndarray, template) -> Array:
     return jnp.array(x)
 
 
+def _abstract(template: PyTree) -> PyTree:
+    """Shapes and types of a state as it is stored."""
+    return jax.eval_shape(lambda tree: jax.tree.map(_bits, tree), template)
+
+
 def _types(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
@@ -217,25 +296,3 @@ def _key(part) -> str:
         if hasattr(part, name):
             return str(getattr(part, name))
     return str(part)
-
-
-def read_json(path: str | pathlib.Path) -> Any:
-    """Reads a JSON file of a run directory.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is damaged: {error}; restore it, or begin anew in another directory."
-        ) from error
-
-
-def write_json(path: str | pathlib.Path, value: Any) -> None:
-    """Writes a JSON file beside and renames it, so that readers never see half of it."""
-    path = pathlib.Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
-    draft.replace(path)

@@ -87,14 +87,15 @@ class Loop(NamedTuple):
         stage: what is run.
         start: `(key, variables, data) -> state`, in buffers of its own.
         refresh: `(state, data, key) -> state`, at the start of each epoch but the first.
-        epoch: `(state, data, key) -> (state, metrics)`; the key is the epoch's, as that of
-            `refresh`, and the one of `start` the stage's.
+        epoch: `(state, data, key, tick=None) -> (state, metrics)`; the key is the epoch's, as that
+            of `refresh`, and the one of `start` the stage's. `tick` is given the share of the epoch
+            that is done, after every call of the device but the last.
     """
 
     stage: Stage
     start: Callable[[Array, PyTree, DeviceData], Any]
     refresh: Callable[[Any, DeviceData, Array], Any]
-    epoch: Callable[[Any, DeviceData, Array], tuple[Any, Metrics]]
+    epoch: Callable[..., tuple[Any, Metrics]]
 
 
 def check_batch(stage: Stage, count: int) -> None:
@@ -220,16 +221,19 @@ def make_loop(
         each = zip(unstack(state, seeds), unstack(view, seeds), strict=True)
         return stack([method.refresh(*one) for one in each])
 
-    def epoch(state, data, key):
+    def epoch(state, data, key, tick=None):
         check_batch(stage, data.raw.labels.shape[-1])
         keys = jax.vmap(jax.random.split)(key) if seeds else jax.random.split(key)
         ids = draw(keys[..., 0], state, data.raw.labels)
         places = devices.share(jnp.arange(ids.shape[-1]))
         meta = meta_in(data, key)
-        totals = None
-        for part in _parts(ids, steps_per_call):
+        parts, totals = _parts(ids, steps_per_call), None
+        for number, part in enumerate(parts):
             part = devices.share(part, axis=1)
             state, metrics = run(state, data.raw, meta, keys[..., 1], part, places)
+            if tick is not None and number:  # The device has the next call before it is waited for.
+                jax.block_until_ready(totals)
+                tick(number / len(parts))
             totals = metrics if totals is None else jax.tree.map(jnp.add, totals, metrics)
         return state, _means(stage, totals, seeds)
 
@@ -237,7 +241,12 @@ def make_loop(
 
 
 def run_stage(
-    loop: Loop, state: Any, data: DeviceData, key: Array, first_epoch: int = 0
+    loop: Loop,
+    state: Any,
+    data: DeviceData,
+    key: Array,
+    first_epoch: int = 0,
+    tick: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[int, Any, Metrics]]:
     """Runs a stage's epochs from `first_epoch` on, yielding `(epoch, state, metrics)` after each.
 
@@ -251,12 +260,13 @@ def run_stage(
         data: the data set.
         key: base key of the stage; keys, `[seeds]`, where seeds are trained together.
         first_epoch: number of epochs that `state` has behind it.
+        tick: of `Loop.epoch`.
     """
     for number in range(first_epoch, loop.stage.epochs):
         now = epoch_key(key, number)
         if number > 0:
             state = loop.refresh(state, data, now)
-        state, metrics = loop.epoch(state, data, now)
+        state, metrics = loop.epoch(state, data, now, tick)
         yield number, state, metrics
 
 
@@ -288,7 +298,7 @@ def _means(stage: Stage, totals: dict[str, tuple[Float[Array, "..."], Float[Arra
     if not np.isfinite(means["loss"]).all():
         raise TrainingDivergedError(
             f"{stage.name}: the training loss is {means['loss']}; take a smaller learning rate, "
-            "or look for inputs that are not finite. The last checkpoint is kept."
+            "or look for inputs that are not finite."
         )
     if not seeds:
         return {name: float(mean) for name, mean in means.items()}

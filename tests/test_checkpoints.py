@@ -1,5 +1,5 @@
-import json
-import pathlib
+import shutil
+import signal
 
 import flax.struct
 import jax
@@ -9,7 +9,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from otrw_jax.checkpoints import CheckpointError, Checkpoints, read_json, write_json
+from otrw_jax.checkpoints import ROOM, SUMS, CheckpointError, Checkpoints
 
 
 @flax.struct.dataclass
@@ -170,6 +170,19 @@ def test_a_failed_write_says_so_and_leaves_the_earlier_ones(tmp_path, monkeypatc
         assert checkpoints.steps() == [1, 2]
 
 
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+        usage = shutil.disk_usage(tmp_path)._replace(free=ROOM + 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: usage)
+            with pytest.raises(CheckpointError, match=r"2 cannot be written to .* \(262,154 bytes"):
+                checkpoints.save(2, make_state(2), {})
+        assert folders(tmp_path) == ["1"]
+        checkpoints.save(2, make_state(2), {})
+        assert checkpoints.steps() == [1, 2]
+
+
 @pytest.fixture
 def half_written(tmp_path, monkeypatch):
     """A folder with checkpoint 1 and what an interrupted write of checkpoint 2 left."""
@@ -220,30 +233,85 @@ def test_a_reader_creates_nothing(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_json_comes_back(tmp_path):
-    value = {"a": [1, 2.5, None], "b": {"c": "d"}}
-    write_json(tmp_path / "x.json", value)
-    assert read_json(tmp_path / "x.json") == value
-    assert read_json(str(tmp_path / "x.json")) == value
+def emptied(path):
+    path.write_bytes(b"")
 
 
-def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "x.json"
-    write_json(path, {"old": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"new": object()})
-    assert read_json(path) == {"old": 1}
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    def half(self, text):
-        with self.open("w") as file:
-            file.write(text[: len(text) // 2])
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "write_text", half)
-        with pytest.raises(OSError, match="No space"):
-            write_json(path, {"new": 2})
-    assert read_json(path) == {"old": 1}
-    write_json(path, {"new": 2})
-    assert json.loads(path.read_text()) == {"new": 2}
-    assert folders(tmp_path) == ["x.json"]
+def bit_flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def missing(path):
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A folder of checkpoints 1 to 3."""
+    folder = tmp_path_factory.mktemp("three")
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), {"history": [step]})
+    return folder
+
+
+@pytest.mark.parametrize("harm", [emptied, cut_off, bit_flipped, missing])
+def test_damage_to_any_file_is_found_before_it_is_read(three, harm, tmp_path):
+    names = [p.relative_to(three / "3") for p in (three / "3").rglob("*") if p.is_file()]
+    assert len(names) > 8
+    for number, name in enumerate(names):
+        if harm is missing and name.name == SUMS:
+            continue  # As earlier versions wrote it.
+        folder = shutil.copytree(three, tmp_path / str(number))
+        harm(folder / "3" / name)
+        with Checkpoints(folder, keep=3) as checkpoints:
+            assert checkpoints.damage(2) is None
+            for read in (checkpoints.record, lambda c=checkpoints: c.restore(make_state())):
+                with pytest.raises(CheckpointError) as caught:
+                    read()
+                message = str(caught.value)
+                assert f"checkpoint 3 in {folder} is damaged: " in message
+                assert "whole are [1, 2]: choose one" in message
+                assert name.name == SUMS or f"damaged: {name} " in message
+            assert_same(checkpoints.restore(make_state(), 2), make_state(2))
+            checkpoints.forget_after(2)
+            checkpoints.save(3, make_state(3), {})
+            assert_same(checkpoints.restore(make_state()), make_state(3))
+
+
+def test_a_checkpoint_without_checksums_is_read_on_trial(three, tmp_path):
+    folder = shutil.copytree(three, tmp_path / "old")
+    for step in (1, 2, 3):
+        (folder / str(step) / SUMS).unlink()
+    (folder / "2" / "state" / "_METADATA").unlink()
+    emptied(folder / "3" / "record" / "metadata")
+    with Checkpoints(folder, keep=3) as checkpoints:
+        assert_same(checkpoints.restore(make_state(), 1), make_state(1))
+        assert checkpoints.record(1) == {"history": [1]}
+        with pytest.raises(
+            CheckpointError, match=r"3 in .* damaged: it cannot be read .*are \[1\]:"
+        ):
+            checkpoints.record()
+        assert checkpoints.damage(2) is not None
+        assert checkpoints.damage(4) == "it is missing"
+
+
+def test_ctrl_c_waits_until_a_checkpoint_is_whole(tmp_path, monkeypatch):
+    save = ocp.CheckpointManager.save
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return save(*args, **kwargs)
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(ocp.CheckpointManager, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(1, make_state(1), {})
+        assert checkpoints.damage(1) is None and (tmp_path / "1" / SUMS).exists()
+        assert_same(checkpoints.restore(make_state()), make_state(1))

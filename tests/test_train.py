@@ -338,3 +338,15 @@ def test_what_cannot_be_augmented_is_told():
     loop = make_loop(dataclasses.replace(STAGE, augment_meta="epoch"), prepare)
     with pytest.raises(ValueError, match=r"a meta set to be augmented is DeviceData\.raw_meta"):
         loop.start(KEY, jnp.zeros(()), make_data()._replace(raw_meta=None))
+
+
+def test_an_epoch_tells_how_far_it_is_and_is_the_same():
+    data, told = make_data(), []
+    loop = compiled(steps_per_call=2)
+    key = jax.random.fold_in(KEY, 0)
+    plain, metrics = loop.epoch(loop.start(KEY, jnp.zeros(()), data), data, key)
+    state, same = loop.epoch(loop.start(KEY, jnp.zeros(()), data), data, key, told.append)
+    assert told == pytest.approx([1 / 3, 2 / 3])  # Calls of 2, 2 and 1 steps.
+    assert metrics == same
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -105,7 +105,7 @@ def test_restoring_what_is_not_there(whole_run, tmp_path):
         restore(workdir, "first")
     with pytest.raises(FileNotFoundError, match=r"holds no run; train first"):
         restore(tmp_path)
-    (tmp_path / "seed_0").mkdir()
-    (tmp_path / "seed_1").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"several seeds, choose one: seed_0, seed_1"):
+    for name in ("seed_0", "seed_1", "ce/seed_0"):
+        (tmp_path / name / "checkpoints" / "1").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"several, choose one: ce/seed_0, seed_0, seed_1"):
         restore(tmp_path)

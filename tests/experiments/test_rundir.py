@@ -10,10 +10,14 @@ from experiments.rundir import (
     ConfigMismatchError,
     RunningError,
     alone_in,
+    check_config,
+    check_place,
     claim,
     factor_of,
+    fingerprint_of,
+    flatten,
 )
-from otrw_jax.checkpoints import read_json
+from otrw_jax.files import read_json, write_json
 from tests.experiments.runs import with_fields
 
 pytestmark = pytest.mark.usefixtures("cached")
@@ -70,6 +74,77 @@ def test_a_damaged_config_is_named(small_config, tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(ValueError, match=r"config\.json is damaged: .* restore it"):
         claim(tmp_path, small_config("ce"))
+
+
+def begun(folder):
+    """Makes a folder look like a run directory."""
+    (folder / "checkpoints" / "1").mkdir(parents=True)
+
+
+def test_a_directory_without_its_config_is_refused(small_config, tmp_path):
+    begun(tmp_path)
+    with pytest.raises(ConfigMismatchError, match=r"config\.json is gone, and the checkpoints"):
+        claim(tmp_path, small_config("ce"))
+    write_json(tmp_path / "config.json", [])
+    with pytest.raises(ValueError, match=r"config\.json is damaged: it holds no config"):
+        claim(tmp_path, small_config("ce"))
+    assert read_json(tmp_path / "config.json") == []
+
+
+def test_what_a_killed_first_save_left_is_no_run(small_config, tmp_path):
+    (tmp_path / "checkpoints" / "1.orbax-checkpoint-tmp-0").mkdir(parents=True)
+    claim(tmp_path, small_config("ce"))
+    other = small_config("otrw_paper")
+    claim(tmp_path, other)
+    assert read_json(tmp_path / "config.json")["recipe"] == "otrw_paper"
+
+
+def test_an_altered_config_is_refused(small_config, tmp_path):
+    config = small_config("ce")
+    claim(tmp_path, config)
+    record = {"config": fingerprint_of(config.to_dict())}
+    check_config(tmp_path, record)
+    config.keep_checkpoints += 1  # How it is done.
+    claim(tmp_path, config)
+    check_config(tmp_path, record)
+    for name in sorted(set(flatten(config.to_dict())) - set(HOW))[::7]:
+        altered = flatten(config.to_dict())
+        altered[name] = "other"
+        write_json(tmp_path / "config.json", altered)
+        with pytest.raises(ConfigMismatchError, match=r"config\.json is not the config by which"):
+            check_config(tmp_path, record)
+    check_config(tmp_path, {})  # Of earlier versions.
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ("x", "x/seed_0"),  # A single run, then several seeds, or the controls.
+        ("x", "x/table1/digits_if50/ce/seed_0"),  # `reproduce`.
+        ("x", "x/ce/seed_0"),  # The demo.
+        ("x/seed_0", "x"),
+        ("x/seed_0", "x/seed_0/seed_1"),
+        ("x/ce/seed_0", "x"),
+        ("x/table1/digits_if50/ce/seed_0", "x"),
+        ("x/other", "x"),
+    ],
+)
+def test_runs_do_not_lie_in_one_another(there, here, small_config, tmp_path):
+    begun(tmp_path / there)
+    with pytest.raises(ConfigMismatchError, match=r"holds (a run of one seed|runs in folders)"):
+        train(Experiment(small_config("ce")), tmp_path / here, 0, 0)
+    assert not (tmp_path / here / "config.json").exists()
+    assert not (tmp_path / here / ".lock").exists()
+
+
+def test_runs_beside_one_another_are_none_of_each_others(tmp_path):
+    for name in ("seed_0", "ce/seed_0", "single"):
+        begun(tmp_path / name)
+    for name in ("seed_1", "ce/seed_1", "cb/seed_0", "other", "seed_0", "single"):
+        check_place(tmp_path / name)
+    begun(tmp_path)  # One that is there goes on, wherever it lies.
+    check_place(tmp_path)
+    check_place(tmp_path / "single")
 
 
 def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):

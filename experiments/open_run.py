@@ -1,0 +1,194 @@
+"""A run directory while its run goes on: opened, gone on from a checkpoint, saved, finished."""
+
+import contextlib
+import pathlib
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments.display import Display
+from experiments.experiment import Experiment, stage_ends
+from experiments.reporting import Reporter
+from experiments.rundir import (
+    ConfigMismatchError,
+    alone_in,
+    best_record,
+    check_config,
+    claim,
+    describe,
+    differing_first_stage,
+    extended,
+    fingerprint_of,
+    three_results,
+)
+from otrw_jax.checkpoints import CheckpointError, Checkpoints
+from otrw_jax.devices import from_first, is_first_process, wait_for_all
+from otrw_jax.files import write_json, writing
+
+
+class Run(NamedTuple):
+    """What a run is beside its config.
+
+    Attributes:
+        workdir: the run directory.
+        seed: of the network's start, the order of the data and the augmentation.
+        subset_seed: of the choice of examples.
+        stage1_from: run directory whose first stage is taken over.
+    """
+
+    workdir: pathlib.Path
+    seed: int
+    subset_seed: int
+    stage1_from: str | pathlib.Path = ""
+
+
+class OpenRun:
+    """A run directory while its run goes on. Of several processes the first alone writes."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Run,
+        one_of_several: bool,
+        files: contextlib.ExitStack,
+        extend: bool = False,
+    ):
+        self.run, self.seed = run, run.seed
+        self._experiment, self._writes = experiment, is_first_process()
+        self._name = run.workdir.name if one_of_several else ""
+        config = ConfigDict(experiment.config)
+        config.seed, config.subset_seed = run.seed, run.subset_seed
+        config.stage1_from = str(run.stage1_from)
+        if self._writes:
+            with writing(run.workdir):
+                run.workdir.mkdir(parents=True, exist_ok=True)
+            files.enter_context(alone_in(run.workdir))
+            changes = claim(run.workdir, config, extend)
+        self._fingerprint = fingerprint_of(config.to_dict())
+        self.prepared = experiment.prepare(run.subset_seed)
+        self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
+        self.variables = experiment.initial_variables(run.seed, self.prepared)
+        if self._writes:
+            describe(run.workdir, experiment, self.prepared, self.variables)
+        # Runs that are trained together are saved one after the other: a kill in between leaves
+        # some a checkpoint behind, and the others must still have that.
+        keep = max(config.keep_checkpoints, 2) if one_of_several else config.keep_checkpoints
+        folder = run.workdir / "checkpoints"
+        if not self._writes:
+            wait_for_all("the folder of the checkpoints is ready")
+        self.checkpoints = files.enter_context(
+            Checkpoints(folder, self.ends, keep, read_only=not self._writes)
+        )
+        if self._writes:
+            if run.stage1_from and not self.checkpoints.steps():
+                self._take_over()
+            done = self._last_whole()
+            if done:
+                check_config(run.workdir, self.checkpoints.record(done))
+            self.checkpoints.forget_after(done)
+            if changes:
+                self._check_extension(done)
+                extended(run.workdir, config, changes, done)
+            wait_for_all("the folder of the checkpoints is ready")
+        self.done = from_first(done if self._writes else 0)
+
+    def go_back(self, done: int) -> None:
+        """Forgets what came after a checkpoint."""
+        if self.done > done and self._writes:
+            self.checkpoints.forget_after(done)
+            if changes:
+                index = next((i for i, end in enumerate(self.ends) if done < end), -1)
+                if done > sum(self.ends[:index][-1:]):  # The stage goes on by the new rates.
+                    template = experiment.template(index, self.seed, self.prepared)
+                    self.checkpoints.check(template, done)
+                extended(run.workdir, config, changes, done)
+        self.done = done
+
+    def restore(self, index: int, number: int) -> Any:
+        """The state of a stage at a checkpoint."""
+        template = self._experiment.template(index, self.seed, self.prepared)
+        return self.checkpoints.restore(template, number)
+
+    def report(self, files: contextlib.ExitStack, display: Display) -> None:
+        """Starts to tell how the run goes on, from the history behind it."""
+        self.history = self.checkpoints.record(self.done)["history"] if self.done else []
+        if self._writes:
+            title = f"{self._experiment.config.recipe} {self._name}".strip()
+            self._reporter = Reporter(self.run.workdir, title, self.history, display)
+            files.callback(self._reporter.close)
+
+    def keep(self, epoch: int, record: dict, state: Any) -> None:
+        """Saves and reports an epoch, the `epoch`-th of its stage from one."""
+        number = record["number"]
+        self.history.append(record)
+        self.done = number
+        if not self._writes:
+            return
+        if number in self.ends or epoch % self._experiment.config.checkpoint_every == 0:
+            best = best_record(self.history, "held_out")
+            content = {"history": self.history, "config": self._fingerprint}
+            self.checkpoints.save(number, state, content, best=best and best["number"])
+        self._reporter.epoch(record)
+
+    def finish(self) -> dict:
+        """The results, written into the run directory."""
+        results = three_results(self.history)
+        if self._writes:
+            write_json(self.run.workdir / "results.json", results)
+        return results
+
+    def _check_extension(self, done: int) -> None:
+        """Says what keeps an extension from going on, before the config is written."""
+        if done >= self.ends[-1]:
+            raise ValueError(
+                f"the run in {self.run.workdir} has all its epochs behind it; give more of them to "
+                "go on with other rates."
+            )
+        index = next(i for i, end in enumerate(self.ends) if done < end)
+        if done > (self.ends[index - 1] if index else 0):
+            template = self._experiment.template(index, self.seed, self.prepared)
+            self.checkpoints.check(template, done)
+
+    def _last_whole(self) -> int:
+        """The newest checkpoint from which the run can go on; 0 where there is none at all.
+
+        Raises:
+            CheckpointError: there are some, and none of them is whole.
+        """
+        steps, told = self.checkpoints.steps(), []
+        for step in reversed(steps):
+            # A later stage begins with the network that the earlier ones have left.
+            before = [end for end in self.ends if end < step < self.ends[-1]]
+            found = {at: self.checkpoints.damage(at) for at in (step, *before)}
+            damaged = [f"checkpoint {at} is damaged ({what})" for at, what in found.items() if what]
+            if not damaged:
+                for sentence in dict.fromkeys(told):
+                    print(f"{self.run.workdir}: {sentence}; going on from {step}.", flush=True)
+                return step
+            told += damaged
+        if told:
+            raise CheckpointError(
+                f"{self.run.workdir / 'checkpoints'}: {', '.join(dict.fromkeys(told))}, and no "
+                "whole one is left to go on from; restore a file from a copy, or choose another "
+                "--workdir to begin anew."
+            )
+        return 0
+
+    def _take_over(self):
+        """Copies another run's first stage as this run's, after checking that it is the same."""
+        source = pathlib.Path(self.run.stage1_from)
+        if not (source / "checkpoints").is_dir():
+            raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
+        differing = differing_first_stage(source, self.run.workdir)
+        if differing:
+            raise ConfigMismatchError(
+                f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
+                "stage is not this run's."
+            )
+        template = self._experiment.template(0, self.seed, self.prepared)
+        with Checkpoints(source / "checkpoints", read_only=True) as theirs:
+            record = theirs.record(self.ends[0])
+            check_config(source, record)
+            state = theirs.restore(template, self.ends[0])
+        content = {"history": record["history"], "config": self._fingerprint}
+        self.checkpoints.save(self.ends[0], state, content)
