@@ -1,5 +1,7 @@
 """Builds docs/results.md from the records in results/, and from nothing else.
 
+The list of the trained networks in results/networks is made of their headers likewise.
+
 python -m experiments.report
 """
 
@@ -9,6 +11,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
+from experiments import network_list
 from experiments.benchmarks.tables import spread
 from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
@@ -51,12 +54,16 @@ SELECTIONS = {"best_held_out": "held-out", "last": "last epoch", "best_test": "b
 
 
 def main(argv: list[str]) -> None:
-    """Writes the document."""
+    """Writes the document, and the list of the networks where there are some."""
     del argv
     folder, out = pathlib.Path(RECORDS.value), pathlib.Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(document(folder))
     print(f"written: {out}")
+    networks = network_list.document(folder / "networks")
+    if networks:
+        (folder / "networks" / "README.md").write_text(networks)
+        print(f"written: {folder / 'networks' / 'README.md'}")
 
 
 def document(folder: pathlib.Path) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from experiments.experiment import Experiment, Prepared, stage_ends
+from experiments.network_files import is_network_file, read_about, read_network
 from experiments.reporting import Reporter
 from experiments.rundir import (
     ConfigMismatchError,
@@ -35,7 +36,7 @@ class Run(NamedTuple):
         workdir: the run directory.
         seed: of the network's start, the order of the data and the augmentation.
         subset_seed: of the choice of examples.
-        stage1_from: run directory whose first stage is taken over.
+        stage1_from: run directory whose first stage is taken over, or a network file.
     """
 
     workdir: pathlib.Path
@@ -58,7 +59,7 @@ def train(
         workdir: see `Run`, as for the others.
         seed: of what is random in the training.
         subset_seed: of the choice of examples.
-        stage1_from: run directory whose first stage is taken over.
+        stage1_from: run directory whose first stage is taken over, or a network file.
 
     Returns:
         `{"last": ..., "best_held_out": ..., "best_test": ...}`, each the metrics of one epoch of
@@ -178,9 +179,9 @@ class _OpenRun:
         return results
 
     def _take_over(self):
-        """Copies another run's first stage as this run's, after checking that it is the same."""
+        """Takes another run's first stage as this run's, after checking that it is the same."""
         source = pathlib.Path(self.run.stage1_from)
-        if not (source / "checkpoints").is_dir():
+        if not is_network_file(source) and not (source / "checkpoints").is_dir():
             raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
         differing = differing_first_stage(source, self.run.workdir)
         if differing:
@@ -188,11 +189,28 @@ class _OpenRun:
                 f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
                 "stage is not this run's."
             )
+        if is_network_file(source):
+            self._start_from(source)
+            return
         template = self._experiment.template(0, self.seed, self.prepared)
         with Checkpoints(source / "checkpoints", read_only=True) as theirs:
             state = theirs.restore(template, self.ends[0])
             history = theirs.record(self.ends[0])["history"]
         self.checkpoints.save(self.ends[0], state, {"history": history})
+
+    def _start_from(self, path: pathlib.Path):
+        """Takes the network of a file as the end of the first stage, with a fresh optimiser."""
+        about, here = read_about(path), self.prepared.split.fingerprint
+        if about["fingerprint"] != here:
+            raise ConfigMismatchError(
+                f"stage1_from: the network in {path} was trained on subset {about['fingerprint']}, "
+                f"this run's is {here}; prepare the data set anew, or train the first stage."
+            )
+        variables = read_network(path, self.variables)
+        loop = self._experiment.loops(self.prepared.split.counts)[0]
+        key = self._experiment.stage_key(self.seed, 0)
+        state = loop.start(key, variables, self.prepared.data).replace(variables=variables)
+        self.checkpoints.save(self.ends[0], state, {"history": about["history"]})
 
 
 def _evaluate(experiment, records, states, seen):
