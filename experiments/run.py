@@ -1,6 +1,7 @@
 """Runs of a recipe, from a config and a seed each: trained, resumed, taken over, restored."""
 
 import contextlib
+import math
 import pathlib
 import time
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ from otrw_jax.devices import from_first, is_first_process, wait_for_all
 from otrw_jax.model import predict
 from otrw_jax.seeds import stack, unstack
 from otrw_jax.train import Stage, run_stage
+
+
+class OutOfTimeError(RuntimeError):
+    """Training was to stop at a time that has come; what is trained is saved."""
 
 
 class Run(NamedTuple):
@@ -73,30 +78,43 @@ def train(
     return train_together(experiment, [run])[0]
 
 
-def train_together(experiment: Experiment, runs: list[Run]) -> list[dict]:
+def train_together(experiment: Experiment, runs: list[Run], until: float = math.inf) -> list[dict]:
     """Trains, or goes on training, runs of several seeds, and returns the results of each.
 
     Runs that are as far as each other are trained together, by `jax.vmap`, as many at once as the
     config says.
+
+    Args:
+        experiment: what is run.
+        runs: one a seed.
+        until: of `time.monotonic`, by when to stop where no further epoch fits.
+
+    Raises:
+        OutOfTimeError: another epoch would end after `until`; besides, as `train`.
     """
     with contextlib.ExitStack() as files:
         opened = [_OpenRun(experiment, run, len(runs) > 1, files) for run in runs]
         if not opened[0].done:
             experiment.check_stages(opened[0].seed, opened[0].prepared)
         for run in opened:
-            if run.done == run.ends[-1]:  # A kill may have come before its last report.
+            if run.complete:  # A kill may have come before its last report.
                 run.report(files, progress=False)
         at_once = experiment.seeds_at_once(len(runs))
         while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
             with contextlib.ExitStack() as reports:
                 for number, run in enumerate(group):
                     run.report(reports, progress=number == 0)
+                begun = time.monotonic()
                 for epoch, records, states, seen in _epochs_left(experiment, group):
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
                         _evaluate(experiment, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
+                    ended, left = time.monotonic(), [run for run in opened if not run.complete]
+                    if left and ended + (ended - begun) > until:
+                        raise OutOfTimeError(f"after epoch {number} no further one fits.")
+                    begun = ended
         return [run.finish() for run in opened]
 
 
@@ -136,6 +154,11 @@ class _OpenRun:
             wait_for_all("the folder of the checkpoints is ready")
         steps = self.checkpoints.steps()
         self.done = from_first(steps[-1] if steps else 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are behind it."""
+        return self.done == self.ends[-1]
 
     def go_back(self, done: int) -> None:
         """Forgets what came after a checkpoint."""
@@ -229,7 +252,7 @@ def _evaluate(experiment, records, states, seen):
 
 def _next_group(opened: list[_OpenRun], every: int, at_once: int) -> list[_OpenRun]:
     """Runs to train together next: those furthest behind, and those one checkpoint ahead."""
-    left = [run for run in opened if run.done < run.ends[-1]]
+    left = [run for run in opened if not run.complete]
     behind = min((run.done for run in left), default=0)
 
     def joins(run):

@@ -1,7 +1,6 @@
 """What a run directory says of its run: its config, the data it saw, its results."""
 
 import contextlib
-import copy
 import fcntl
 import pathlib
 import platform
@@ -85,11 +84,11 @@ def alone_in(workdir: pathlib.Path):
         yield
 
 
-def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) -> list[str]:
     """Names of the fields in which the first stages of two runs differ.
 
     Args:
-        one: a run directory, or a network file.
+        one: a run directory, a network file, or a config as `portable` gives it.
         other: likewise.
     """
     found, wanted = (_portable_config_of(path) for path in (one, other))
@@ -104,8 +103,9 @@ def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     ]
 
 
-def _portable_config_of(path: pathlib.Path) -> dict:
-    """The config of a run directory or of a network file, flat."""
+def _portable_config_of(path: pathlib.Path | dict) -> dict:
+    if isinstance(path, dict):
+        return path
     if is_network_file(path):
         return read_about(path)["config"]
     return portable(ConfigDict(read_json(path / "config.json")))
@@ -116,10 +116,10 @@ def portable(config: ConfigDict) -> dict:
 
     Where an encoder's files lie decides nothing, and is no one else's business.
     """
-    config = copy.deepcopy(config)
+    fields = {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
     if "encoder" in config:
-        config.encoder.folder = name_of(config.encoder)
-    return {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
+        fields["encoder.folder"] = name_of(config.encoder)
+    return fields
 
 
 def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
