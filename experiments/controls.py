@@ -6,8 +6,8 @@ python -m experiments.controls --config=experiments/configs/digits.py \\
 From one first stage of cross-entropy a seed, whose backbone is frozen and whose features are kept,
 the head is trained in every combination of a base, a use of the meta set and an OT step
 (`experiments/cells.py`). First stages are trained where they are missing, or taken over from
-`config.stage1_from`. The results are appended to `results/controls.jsonl`, of which
-`experiments.report` makes the table.
+`config.stage1_from`: a folder of runs, or network files, with `{seed}` in place of the seed. The
+results are appended to `results/controls.jsonl`, of which `experiments.report` makes the table.
 """
 
 import pathlib
@@ -21,6 +21,7 @@ from experiments.benchmarks.tables import spread
 from experiments.cells import BASES, META_USES, TRANSPORTS, Cells
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
 from experiments.experiment import Experiment
+from experiments.network_files import of_seed
 from experiments.records import append
 from experiments.run import Run, restore_first, train_together
 from experiments.rundir import factor_of, flatten, provenance
@@ -34,10 +35,8 @@ def main(argv: list[str]) -> None:
     seeds = list(dict.fromkeys(config.seeds)) or [config.seed]
     clock = time.perf_counter()
     experiment = Experiment(config)
-    workdir, taken = pathlib.Path(WORKDIR.value), config.stage1_from
-    runs = [
-        Run(workdir / f"seed_{s}", s, s, taken and pathlib.Path(taken) / f"seed_{s}") for s in seeds
-    ]
+    workdir = pathlib.Path(WORKDIR.value)
+    runs = [Run(workdir / f"seed_{s}", s, s, of_seed(config.stage1_from, s)) for s in seeds]
     train_together(experiment, runs)
     first_seconds = time.perf_counter() - clock
     firsts = [restore_first(experiment, run) for run in runs]

@@ -6,10 +6,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.encoding import encoded
+from otrw_jax.checkpoints import read_json
 from otrw_jax.data.augment import Preprocessing, preprocessing
 from otrw_jax.data.augment_points import point_preprocessing
 from otrw_jax.data.sources import Dataset, data_root, load_dataset
 from otrw_jax.data.splits import Split, groups_of_copies, make_split, make_split_of_counts
+
+# Of a data set that was packed for some subsets alone: their fingerprints.
+PACKED = "packed.json"
 
 
 class Source:
@@ -32,8 +36,20 @@ class Source:
             self._copies = groups_of_copies(*inputs)
 
     def split(self, seed: int) -> Split:
-        """The parts of the training set under a subset seed."""
-        return make_split_for(self._data, self.dataset.train_labels, self._copies, seed)
+        """The parts of the training set under a subset seed.
+
+        Raises:
+            ValueError: the data set was packed without this subset.
+        """
+        split = make_split_for(self._data, self.dataset.train_labels, self._copies, seed)
+        packed = data_root(self._data.data_dir or None) / self._data.name / PACKED
+        if packed.exists() and split.fingerprint not in read_json(packed):
+            raise ValueError(
+                f"the images of subset {split.fingerprint} (subset_seed={seed}) are not in "
+                f"{packed.parent}, where those of others are packed; pack them, or prepare the "
+                "whole data set elsewhere (data.data_dir)."
+            )
+        return split
 
     def seen(self, split: Split, seed: int) -> Dataset:
         """The data set as networks see it: sentences as features, and the test part that is drawn.

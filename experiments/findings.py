@@ -37,10 +37,28 @@ def findings(name: str, records: list[dict]) -> list[str]:
         name: of the table.
         records: of its runs; those that changed the protocol do not count.
     """
-    columns = [column for column in columns_of(name) if not column.of_classes]
+    columns = [column for column in columns_with(name, records) if not column.of_classes]
     lines = [line for column in columns if (line := _order(name, records, column))]
     lines += [line for pair in PAIRS if (line := _pair(name, records, columns, *pair))]
+    lines += [line for row in TABLES[name].rows if (line := _short(records, columns, row))]
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
+
+
+def columns_with(name: str, records: list[dict]) -> list[Column]:
+    """The columns of the paper's table, and those of other protocols that there are records of."""
+    columns = list(columns_of(name))
+    there = {(_setting(r), protocol_of(r)) for r in records}
+    return columns + [
+        column._replace(protocol=protocol)
+        for protocol in sorted({protocol for _, protocol in there} - {"paper"})
+        for column in columns
+        if (column[:2], protocol) in there
+    ]
+
+
+def protocol_of(record: dict) -> str:
+    """The protocol of a record's run; older records have that of the paper alone."""
+    return record.get("protocol", "paper")
 
 
 def errors(records: list[dict], row: str, column: Column) -> list[float]:
@@ -53,11 +71,16 @@ def chosen(record: dict) -> dict:
     return record["results"]["best_held_out"] or record["results"]["last"]
 
 
+def _setting(record: dict) -> tuple[str, float]:
+    """Data set and imbalance factor, as the paper's columns have them."""
+    return record["dataset"], round(record["imbalance_factor"], 2)
+
+
 def _by_seed(records: list[dict], row: str, column: Column) -> dict[int, float | None]:
     found = {}
     for record in records:
-        at = record["dataset"], round(record["imbalance_factor"], 2)
-        if (record["row"], *at) != (row, *column[:2]) or record["changes"]:
+        at = record["row"], _setting(record), protocol_of(record)
+        if at != (row, column[:2], column.protocol) or record["changes"]:
             continue
         result = chosen(record)
         if not column.of_classes:
@@ -112,7 +135,8 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
         if None not in paper:
             text += f" ({paper[0] - paper[1]:+.1f})"
             brackets = ", in brackets the paper's"
-        parts.append((column.dataset, text))
+        named = f" ({column.protocol})" if column.protocol != "paper" else ""
+        parts.append((f"{column.dataset}{named}", text))
     if not parts:
         return ""
     told = [
@@ -120,3 +144,23 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
         for dataset in dict.fromkeys(dataset for dataset, _ in parts)
     ]
     return f"`{row}` less `{other}`, seed by seed{brackets}: {'; '.join(told)}."
+
+
+def _short(records: list[dict], columns: list[Column], row: str) -> str:
+    """What a shorter protocol costs a row beside the paper's, seed by seed, where both were run."""
+    parts = []
+    for column in columns:
+        if column.protocol == "paper":
+            continue
+        short, paper = (
+            _by_seed(records, row, c) for c in (column, column._replace(protocol="paper"))
+        )
+        seeds = sorted(short.keys() & paper.keys())
+        if seeds:
+            difference = np.array([short[seed] - paper[seed] for seed in seeds])
+            deviation = f" ± {difference.std(ddof=1):.1f}" if len(seeds) > 1 else ""
+            where = f"{column.dataset} at {column.imbalance_factor:g}"
+            parts.append(f"{where}: {difference.mean():+.1f}{deviation}")
+    if not parts:
+        return ""
+    return f"What `short` costs `{row}` beside `paper`, seed by seed: {'; '.join(parts)}."

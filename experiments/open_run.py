@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.display import Display
 from experiments.experiment import Experiment, stage_ends
+from experiments.network_files import is_network_file, read_about, read_network
 from experiments.reporting import Reporter
 from experiments.rundir import (
     ConfigMismatchError,
@@ -33,7 +34,7 @@ class Run(NamedTuple):
         workdir: the run directory.
         seed: of the network's start, the order of the data and the augmentation.
         subset_seed: of the choice of examples.
-        stage1_from: run directory whose first stage is taken over.
+        stage1_from: run directory whose first stage is taken over, or a network file.
     """
 
     workdir: pathlib.Path
@@ -92,16 +93,15 @@ class OpenRun:
             wait_for_all("the folder of the checkpoints is ready")
         self.done = from_first(done if self._writes else 0)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are behind it."""
+        return self.done == self.ends[-1]
+
     def go_back(self, done: int) -> None:
         """Forgets what came after a checkpoint."""
         if self.done > done and self._writes:
             self.checkpoints.forget_after(done)
-            if changes:
-                index = next((i for i, end in enumerate(self.ends) if done < end), -1)
-                if done > sum(self.ends[:index][-1:]):  # The stage goes on by the new rates.
-                    template = experiment.template(index, self.seed, self.prepared)
-                    self.checkpoints.check(template, done)
-                extended(run.workdir, config, changes, done)
         self.done = done
 
     def restore(self, index: int, number: int) -> Any:
@@ -175,9 +175,9 @@ class OpenRun:
         return 0
 
     def _take_over(self):
-        """Copies another run's first stage as this run's, after checking that it is the same."""
+        """Takes another run's first stage as this run's, after checking that it is the same."""
         source = pathlib.Path(self.run.stage1_from)
-        if not (source / "checkpoints").is_dir():
+        if not is_network_file(source) and not (source / "checkpoints").is_dir():
             raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
         differing = differing_first_stage(source, self.run.workdir)
         if differing:
@@ -185,10 +185,28 @@ class OpenRun:
                 f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
                 "stage is not this run's."
             )
+        if is_network_file(source):
+            self._start_from(source)
+            return
         template = self._experiment.template(0, self.seed, self.prepared)
         with Checkpoints(source / "checkpoints", read_only=True) as theirs:
             record = theirs.record(self.ends[0])
             check_config(source, record)
             state = theirs.restore(template, self.ends[0])
         content = {"history": record["history"], "config": self._fingerprint}
+        self.checkpoints.save(self.ends[0], state, content)
+
+    def _start_from(self, path: pathlib.Path):
+        """Takes the network of a file as the end of the first stage, with a fresh optimiser."""
+        about, here = read_about(path), self.prepared.split.fingerprint
+        if about["fingerprint"] != here:
+            raise ConfigMismatchError(
+                f"stage1_from: the network in {path} was trained on subset {about['fingerprint']}, "
+                f"this run's is {here}; prepare the data set anew, or train the first stage."
+            )
+        variables = read_network(path, self.variables)
+        loop = self._experiment.loops(self.prepared.split.counts)[0]
+        key = self._experiment.stage_key(self.seed, 0)
+        state = loop.start(key, variables, self.prepared.data).replace(variables=variables)
+        content = {"history": about["history"], "config": self._fingerprint}
         self.checkpoints.save(self.ends[0], state, content)

@@ -15,16 +15,19 @@ class Column(NamedTuple):
         dataset: such as "cifar10".
         imbalance_factor: largest over smallest class.
         of_classes: whether it is the mean over classes of their errors.
+        protocol: of the runs; the paper's figures are of "paper".
     """
 
     dataset: str
     imbalance_factor: float
     of_classes: bool = False
+    protocol: str = "paper"
 
     @property
     def title(self) -> str:
         """As the header has it."""
         kind = ", by class" if self.of_classes else ""
+        kind += f", {self.protocol}" if self.protocol != "paper" else ""
         return f"{self.dataset}, {self.imbalance_factor:g}{kind}"
 
 

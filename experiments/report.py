@@ -1,5 +1,7 @@
 """Builds docs/results.md from the records in results/, and from nothing else.
 
+The list of the trained networks in results/networks is made of their headers likewise.
+
 python -m experiments.report
 """
 
@@ -9,15 +11,16 @@ import pathlib
 import numpy as np
 from absl import flags
 
+from experiments import network_list
 from experiments.benchmarks.tables import spread
 from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
 from experiments.cli import RECORDS, run_app
-from experiments.findings import chosen, errors, findings
+from experiments.findings import chosen, columns_with, errors, findings, protocol_of
 from experiments.published import Column
 from experiments.recipes import RECIPES
 from experiments.records import read
-from experiments.tables import TABLES, columns_of, published_error
+from experiments.tables import TABLES, published_error
 
 OUT = flags.DEFINE_string("out", "docs/results.md", "The document.")
 
@@ -28,12 +31,13 @@ hand. Errors are top-1 errors on the test set in percent, mean ± standard devia
 of which has a training subset, a start and an order of its own. *Held-out* is the epoch of the last
 stage with the best balanced accuracy on held-out examples, which no training sees; *last* is the
 last epoch; *best test* selects by the test set itself, as many published figures do, and is given
-for comparison with those alone. *Many*, *medium* and *few* are accuracies of classes of more than
-100, of 20 to 100 and of fewer than 20 training examples; *difference* is the held-out column less
-the paper's figure; *s a run* are seconds of training and evaluation, those of seeds trained
-together divided by their number. Errors that differ by less than their spread order nothing. A cell
-is empty where nothing was run, where there are no such classes, or where the paper has no such
-row."""
+for comparison with those alone. *Protocol* is `paper`, that of the paper's text, or, on CIFAR,
+`short`: 40 epochs of 128 examples with a cosine (`experiments/configs/cifar_lt.py`). *Many*,
+*medium* and *few* are accuracies of classes of more than 100, of 20 to 100 and of fewer than 20
+training examples; *difference* is the held-out column less the paper's figure; *s a run* are
+seconds of training and evaluation, those of seeds trained together divided by their number. Errors
+that differ by less than their spread order nothing. A cell is empty where nothing was run, where
+there are no such classes, or where the paper has no such row."""
 
 ISOLATES_BASE = {
     "ce": "the head as it is, trained on",
@@ -51,12 +55,16 @@ SELECTIONS = {"best_held_out": "held-out", "last": "last epoch", "best_test": "b
 
 
 def main(argv: list[str]) -> None:
-    """Writes the document."""
+    """Writes the document, and the list of the networks where there are some."""
     del argv
     folder, out = pathlib.Path(RECORDS.value), pathlib.Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(document(folder))
     print(f"written: {out}")
+    networks = network_list.document(folder / "networks")
+    if networks:
+        (folder / "networks" / "README.md").write_text(networks)
+        print(f"written: {folder / 'networks' / 'README.md'}")
 
 
 def document(folder: pathlib.Path) -> str:
@@ -80,7 +88,7 @@ def document(folder: pathlib.Path) -> str:
 
 def overview(name: str, records: list[dict]) -> str:
     """Every row and column of the paper's table, empty where nothing was run as it is."""
-    columns = list(columns_of(name))
+    columns = columns_with(name, records)
     rows = []
     for row, about in TABLES[name].rows.items():
         cells = []
@@ -104,6 +112,7 @@ def _table_parts(name: str, records: list[dict]) -> list[str]:
             markdown_table(
                 [
                     "row",
+                    "protocol",
                     "epochs",
                     "changed",
                     "held-out",
@@ -128,7 +137,7 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
     known = [record for record in records if record["row"] in order]
     for record in known:
         config = {k: v for k, v in record["config"].items() if k not in ("seed", "subset_seed")}
-        record["setting"] = repr(sorted(config.items()))
+        record["setting"] = repr([protocol_of(record), sorted(config.items())])
     known.sort(key=lambda r: (order[r["row"]], r["setting"], r["seed"]))
     rows = []
     for (row, _), group in _grouped(known, "row", "setting"):
@@ -139,6 +148,7 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
         rows.append(
             [
                 _title(name, one),
+                protocol_of(one),
                 _epochs(one["config"], one["recipe"]),
                 ", ".join(f"{k}={v}" for k, v in one["changes"].items()),
                 spread(error),

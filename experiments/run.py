@@ -1,6 +1,7 @@
 """Runs of a recipe, from a config and a seed each: trained, resumed, taken over, restored."""
 
 import contextlib
+import math
 import pathlib
 import time
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ from otrw_jax.seeds import stack, unstack
 from otrw_jax.train import Stage, TrainingDivergedError, run_stage
 
 
+class OutOfTimeError(RuntimeError):
+    """Training was to stop at a time that has come; what is trained is saved."""
+
+
 def train(
     experiment: Experiment,
     workdir: str | pathlib.Path,
@@ -43,7 +48,7 @@ def train(
         workdir: see `Run`, as for the others.
         seed: of what is random in the training.
         subset_seed: of the choice of examples.
-        stage1_from: run directory whose first stage is taken over.
+        stage1_from: run directory whose first stage is taken over, or a network file.
         extend: whether a run that is there goes on with the config's epochs and rates, where these
             are others than its own.
 
@@ -59,11 +64,22 @@ def train(
     return train_together(experiment, [run], extend)[0]
 
 
-def train_together(experiment: Experiment, runs: list[Run], extend: bool = False) -> list[dict]:
+def train_together(
+    experiment: Experiment, runs: list[Run], extend: bool = False, until: float = math.inf
+) -> list[dict]:
     """Trains, or goes on training, runs of several seeds, and returns the results of each.
 
     Runs that are as far as each other are trained together, by `jax.vmap`, as many at once as the
     config says.
+
+    Args:
+        experiment: what is run.
+        runs: one a seed.
+        extend: as of `train`.
+        until: of `time.monotonic`, by when to stop where no further epoch fits.
+
+    Raises:
+        OutOfTimeError: another epoch would end after `until`; besides, as `train`.
     """
     if is_first_process():
         for run in runs:
@@ -76,7 +92,7 @@ def train_together(experiment: Experiment, runs: list[Run], extend: bool = False
         if not opened[0].done:
             experiment.check_stages(opened[0].seed, opened[0].prepared)
         for run in opened:
-            if run.done == run.ends[-1]:  # A kill may have come before its last report.
+            if run.complete:  # A kill may have come before its last report.
                 run.report(files, display)
         at_once = experiment.seeds_at_once(len(runs))
         while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
@@ -84,6 +100,7 @@ def train_together(experiment: Experiment, runs: list[Run], extend: bool = False
             with contextlib.ExitStack() as reports:
                 for run in group:
                     run.report(reports, display)
+                begun = time.monotonic()
                 for epoch, records, states, seen in _left(experiment, group, display):
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
@@ -91,6 +108,10 @@ def train_together(experiment: Experiment, runs: list[Run], extend: bool = False
                         _evaluate(experiment, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
+                    ended, left = time.monotonic(), [run for run in opened if not run.complete]
+                    if left and ended + (ended - begun) > until:
+                        raise OutOfTimeError(f"after epoch {number} no further one fits.")
+                    begun = ended
         return [run.finish() for run in opened]
 
 
@@ -110,7 +131,7 @@ def _evaluate(experiment, records, states, seen):
 
 def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun]:
     """Runs to train together next: those furthest behind, and those one checkpoint ahead."""
-    left = [run for run in opened if run.done < run.ends[-1]]
+    left = [run for run in opened if not run.complete]
     behind = min((run.done for run in left), default=0)
 
     def joins(run):

@@ -13,6 +13,9 @@ import jax
 from ml_collections import ConfigDict
 
 import otrw_jax
+from experiments.benchmarks.tables import cpu_model
+from experiments.benchmarks.timing import cores
+from experiments.encoding import name_of
 from experiments.experiment import Experiment, Prepared
 from experiments.extending import (
     Changes,
@@ -22,6 +25,7 @@ from experiments.extending import (
     told,
     undone,
 )
+from experiments.network_files import is_network_file, read_about
 from experiments.recipes import RECIPES
 from otrw_jax.files import read_json, write_json, writing
 from otrw_jax.model import count_parameters
@@ -209,11 +213,16 @@ def alone_in(workdir: pathlib.Path):
         yield
 
 
-def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
-    """Names of the fields in which the first stages of two runs differ."""
-    if other_first_stage(read_config(one)):
+def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) -> list[str]:
+    """Names of the fields in which the first stages of two runs differ.
+
+    Args:
+        one: a run directory, a network file, or a config as `portable` gives it.
+        other: likewise.
+    """
+    if _extended_otherwise(one):
         return ["its rates, by an extension"]
-    found, wanted = (flatten(read_config(path)) for path in (one, other))
+    found, wanted = (_portable_config_of(path) for path in (one, other))
     parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]
     if len({RECIPES[name].first or name for name in recipes}) > 1:
@@ -223,6 +232,30 @@ def differing_first_stage(one: pathlib.Path, other: pathlib.Path) -> list[str]:
         for name in sorted(found.keys() | wanted.keys())
         if name.startswith(parts) and name not in HOW and found.get(name) != wanted.get(name)
     ]
+
+
+def _extended_otherwise(path: pathlib.Path | dict) -> bool:
+    is_run = not isinstance(path, dict) and not is_network_file(path)
+    return is_run and other_first_stage(read_config(path))
+
+
+def _portable_config_of(path: pathlib.Path | dict) -> dict:
+    if isinstance(path, dict):
+        return path
+    if is_network_file(path):
+        return read_about(path)["config"]
+    return portable(ConfigDict(read_config(path)))
+
+
+def portable(config: ConfigDict) -> dict:
+    """The fields of a config that decide what comes out of a run, flat, as JSON has them.
+
+    Where an encoder's files lie decides nothing, and is no one else's business.
+    """
+    fields = {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
+    if "encoder" in config:
+        fields["encoder.folder"] = name_of(config.encoder)
+    return fields
 
 
 def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
@@ -248,20 +281,31 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
 
 def factor_of(config: ConfigDict) -> float:
     """Largest over smallest class."""
-    if "counts" in config.data:
-        return max(config.data.counts) / min(config.data.counts)
-    return config.data.imbalance_factor
+    return factor_of_flat(flatten(config.to_dict()))
+
+
+def factor_of_flat(config: dict) -> float:
+    """Largest over smallest class, of a flat config."""
+    counts = config.get("data.counts")
+    return max(counts) / min(counts) if counts else config["data.imbalance_factor"]
 
 
 def provenance() -> dict:
     """Versions and device that a result comes from."""
     packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
-    device = jax.devices()[0]
     return {
         "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
         | {name: metadata.version(name) for name in packages},
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": device_name(),
     }
+
+
+def device_name() -> str:
+    """The device by a name that tells machines apart, as "cpu: AMD EPYC 7763, 2 cores"."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.platform}: {device.device_kind}"
+    return f"cpu: {cpu_model()}, {cores()} core{'s' if cores() > 1 else ''}"
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,8 @@ from experiments.published import Column
 from experiments.recipes import RECIPES
 
 WHOLE = """Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
-protocol. Shortened or changed runs stand in the tables below alone."""
+protocol; columns of *short* hold runs of the short one. Changed runs stand in the tables below
+alone."""
 
 SENTENCES = """Ours, held-out selection, and in brackets the paper's figure (100 less its accuracy).
 The protocol is the paper's, with a held-out part besides; the encoder is not its BERT but the one

@@ -18,6 +18,7 @@ from absl import flags
 from experiments import processes
 from experiments.cli import CONFIG, WORKDIR, run_app
 from experiments.experiment import Experiment
+from experiments.network_files import of_seed
 from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import write_json
 from otrw_jax.devices import is_first_process
@@ -42,9 +43,8 @@ def main(argv: list[str]) -> None:
     if len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"seeds={tuple(config.seeds)} has one twice; give each once.")
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
-    first = config.stage1_from and pathlib.Path(config.stage1_from)
     runs = [
-        Run(workdir / folder, seed, seed, first and first / folder)
+        Run(workdir / folder, seed, seed, of_seed(config.stage1_from, seed))
         for seed, folder in folders.items()
     ]
     results = mean_results(train_together(experiment, runs, EXTEND.value))

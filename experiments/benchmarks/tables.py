@@ -57,7 +57,7 @@ def machine() -> dict:
     """What the numbers depend on: processor, device, load, versions."""
     device = jax.devices()[0]
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": cores(),
         "device": f"{device.platform}: {device.device_kind}",
         "load": os.getloadavg()[0],
@@ -106,7 +106,8 @@ def rewrite(path: str | pathlib.Path, text: str, name: str = "benchmark") -> Non
     path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)

@@ -44,7 +44,7 @@ def base(recipe: str) -> ConfigDict:
             "subset_seed": 0,
             # Given, the run is repeated with seed = subset_seed = each of them, in a subfolder.
             "seeds": (),
-            # A run whose first stage is taken over instead of trained again.
+            # A run, or a network file, whose first stage is taken over instead of trained again.
             "stage1_from": "",
             "evaluate_every": 1,
             "checkpoint_every": 1,

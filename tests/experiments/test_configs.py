@@ -320,3 +320,23 @@ def test_adam_adds_the_decayed_weights_to_the_gradient_before_the_moments():
         mean, square = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
         w -= (0.1 if step < 2 else 0.05) * mean / (square**0.5 + 1e-8)
         assert float(params) == pytest.approx(w, rel=1e-5)
+
+
+def test_the_short_protocol_of_cifar():
+    """40 epochs and a cosine; heads as they are; whole-network OT with epochs times rate kept."""
+    one, other = (cifar_lt.get_config(f"protocol={name}") for name in cifar_lt.PROTOCOLS)
+    first = other.stage1.optimizer
+    assert (other.stage1.epochs, other.stage1.batch_size) == (40, 128)
+    assert sgd_fields(first) == ("sgd", 0.2, 0.9, True, 5e-4, ())
+    assert (first.warmup_epochs, first.schedule) == (4, "cosine")
+    stages = [name for name in one.stage2 if one.stage2[name] != other.stage2[name]]
+    assert sorted(stages) == ["otrw_net", "otrw_paper", "otrw_released"]
+    for name in stages:
+        before, after = one.stage2[name], other.stage2[name]
+        assert after.epochs < before.epochs and after.batch_size == before.batch_size
+        for part in ("optimizer", "weight_optimizer"):
+            rates = [stage.epochs * stage[part].learning_rate for stage in (before, after)]
+            np.testing.assert_allclose(*rates, rtol=1e-12)
+    assert one.data == other.data and one.model == other.model
+    with pytest.raises(ValueError, match="protocol='long'; choose paper or short"):
+        cifar_lt.get_config("protocol=long")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.findings import errors, findings
+from experiments.findings import columns_with, errors, findings
 from experiments.published import Column
 from experiments.tables import columns_of, published_error
 
@@ -75,3 +75,25 @@ def test_a_table_of_two_accuracies_has_two_columns_a_setting(table):
     columns = list(columns_of(table))
     assert [column.imbalance_factor for column in columns] == [100, 100, 25, 25, 12.5, 12.5, 10, 10]
     assert [column.of_classes for column in columns] == 4 * [False, True]
+
+
+def test_protocols_stand_apart_and_their_difference_is_told():
+    at = {"dataset": "cifar10", "imbalance_factor": 100.0}
+    records = [record("ce", 30.0, 0, **at), record("ce", 31.0, 1, **at)]
+    short = {**at, "protocol": "short"}
+    records += [record("ce", 33.0, 0, **short), record("ce", 35.0, 1, **short)]
+    records += [record("otrw_global", 25.0, 0, **short), record("crt", 20.0, 0, **at)]
+    paper, other = Column("cifar10", 100.0), Column("cifar10", 100.0, protocol="short")
+    assert errors(records, "ce", paper) == [30.0, 31.0]
+    assert errors(records, "ce", other) == [33.0, 35.0]
+    assert other.title == "cifar10, 100, short"
+    assert columns_with("table1", records) == [*columns_of("table1"), other]
+    assert columns_with("table1", records[:2]) == list(columns_of("table1"))
+    (told,) = findings("table1", records)
+    lines = told.splitlines()
+    assert (
+        "- What `short` costs `ce` beside `paper`, seed by seed: cifar10 at 100: +3.5 ± 0.7."
+        in lines
+    )
+    assert "- `otrw_global` less `ce`, seed by seed: cifar10 (short) at 100: -8.0." in lines
+    assert len(lines) == 2

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import report, reproduce
+from experiments import filling, network_list, report, reproduce, rows
 from experiments.published import PAPER, Column
 from experiments.recipes import RECIPES
 from experiments.records import append, read
@@ -55,6 +55,10 @@ def test_a_record_a_run(recorded):
         assert record["config"]["subset_seed"] == record["seed"]
         assert "data.data_dir" not in record["config"] | record["changes"]
         assert record["seconds"] > 0 and record["seeds_together"] == 2
+        assert list(record["seconds_of"]) == ["stage1", "stage2"][: 1 + two]
+        assert sum(record["seconds_of"].values()) == pytest.approx(record["seconds"], abs=0.02)
+        assert record["protocol"] == "paper" and record["device"].startswith("cpu: ")
+        assert record["device"].endswith("cores") and record["device"] != "cpu: cpu"
         assert {"fingerprint", "versions", "device", "parameters"} <= record.keys()
     assert records[0]["fingerprint"] == records[2]["fingerprint"] != records[1]["fingerprint"]
 
@@ -69,6 +73,12 @@ def test_what_is_recorded_is_skipped_and_the_rest_is_run(recorded, call, capsys)
 def test_what_cannot_be_reproduced(call, tmp_path):
     with pytest.raises(ValueError, match="name one table: digits, table1, table2"):
         call(tmp_path, "table9")
+    with pytest.raises(ValueError, match="--minutes goes with `all`"):
+        call(tmp_path, "--minutes=3", "digits")
+    with pytest.raises(ValueError, match="--minutes goes with `all`"):
+        call(tmp_path, "all")
+    with pytest.raises(ValueError, match="--protocol=short: digits has paper alone"):
+        call(tmp_path, "--protocol=short", "digits")
     with pytest.raises(ValueError, match="digits has no row 'ldam_dwr'; did you mean 'ldam_drw'"):
         call(tmp_path, "--recipes=ldam_dwr", "digits")
     with pytest.raises(
@@ -91,12 +101,13 @@ def test_the_first_stage_is_shared_by_those_that_train_the_same(call, tmp_path, 
     class Seen(Exception):
         """Enough is known."""
 
-    def instead(experiment, runs):
+    def instead(experiment, runs, until):
+        assert until == float("inf")
         seen.append((experiment.config.recipe, runs[0].workdir.parent.name, runs[0].stage1_from))
         if experiment.config.recipe == "crt":
             raise Seen
 
-    monkeypatch.setattr(reproduce, "train_together", instead)
+    monkeypatch.setattr(rows, "train_together", instead)
     with pytest.raises(Seen):
         call(tmp_path, "--recipes=crt", "--seeds=0", "digits")
     folder = tmp_path / "runs" / "digits" / "digits_if50"
@@ -136,6 +147,22 @@ def test_ours_beside_the_papers(recorded, tmp_path):
     assert [cell.strip() for cell in without.split("|")][-4:-2] == ["", ""]
 
 
+def test_the_protocol_stands_in_every_row(recorded, tmp_path):
+    """And runs of the short one have a column of their own beside the paper's table."""
+    (record, *_) = read(recorded / "records" / "digits.jsonl")
+    one = record | {"dataset": "cifar10", "imbalance_factor": 100.0, "changes": {}}
+    append(tmp_path / "table1.jsonl", one)
+    append(tmp_path / "table1.jsonl", one | {"protocol": "short", "seed": 1})
+    lines = report.document(tmp_path).splitlines()
+    rows_of_ce = [line.split("|")[2].strip() for line in lines if line.startswith("| `ce`:")]
+    assert rows_of_ce == ["paper", "short"]
+    (header,) = [line for line in lines if line.startswith("| row") and "cifar10, 200" in line]
+    assert header.rstrip(" |").endswith("cifar10, 100, short")
+    committed = (ROOT / "docs" / "results.md").read_text().splitlines()
+    headers = [line for line in committed if line.startswith("| row") and "held-out" in line]
+    assert headers and all(line.split("|")[2].strip() == "protocol" for line in headers)
+
+
 # Of the paper's table 5: methods without a published formula.
 NO_FORMULA = {"Hu et al. + regularization", "Constraint-based re-weighting"}
 
@@ -149,9 +176,9 @@ def test_every_row_of_the_papers_tables_is_one_of_ours(name):
     # And every row has a config on every column.
     for column in columns_of(name):
         for row in list(table.rows.values())[:3]:
-            config = reproduce.row_config(row, *column[:2], {})
+            config = rows.row_config(row, *column[:2], {})
             assert config.data.name == column.dataset
-            assert reproduce.factor_of(config) == pytest.approx(column.imbalance_factor, abs=0.01)
+            assert rows.factor_of(config) == pytest.approx(column.imbalance_factor, abs=0.01)
 
 
 def test_the_papers_figures():
@@ -173,18 +200,18 @@ def test_the_papers_figures():
 
 
 def test_a_record_names_the_encoder_and_not_its_folder():
-    config = reproduce.row_config(TABLES["table5"].rows["ce"], "sst2", 50.0, {})
+    config = rows.row_config(TABLES["table5"].rows["ce"], "sst2", 50.0, {})
     config.encoder.folder = "/somewhere/bert"
     before = config.to_json()
-    assert reproduce.resolved(config, 3)["encoder.folder"] == "bert"
+    assert rows.resolved(config, 3)["encoder.folder"] == "bert"
     assert config.to_json() == before
 
 
 def test_a_changed_encoder_is_recorded_by_its_name(call, tmp_path, monkeypatch):
-    def run_row(config, workdir, row, seeds):
-        yield {"seed": 0, "folder": config.encoder.folder}
+    def run_row(config, workdir, row, seeds, networks, until):
+        yield {"seed": 0, "folder": config.encoder.folder, "config": rows.resolved(config, 0)}
 
-    monkeypatch.setattr(reproduce, "run_row", run_row)
+    monkeypatch.setattr(filling, "run_row", run_row)
     call(tmp_path, "--recipes=cb", "--seeds=0", "--set=encoder.folder=/somewhere/bert", "table5")
     (record,) = read(tmp_path / "records" / "table5.jsonl")
     assert record["changes"]["encoder.folder"] == "bert"
@@ -197,7 +224,7 @@ def test_a_run_that_another_table_has_is_not_repeated(
     """Rows of two tables with one config: one is run, the other's record is of that run."""
     shutil.copytree(recorded / "records", tmp_path / "records")
     monkeypatch.setitem(TABLES, "other", TABLES["digits"])
-    monkeypatch.setattr(reproduce, "run_row", None)
+    monkeypatch.setattr(filling, "run_row", None)
     (one, *_) = read(tmp_path / "records" / "digits.jsonl")
     call(tmp_path, "--recipes=ce", "--seeds=0", "other")
     (copied,) = read(tmp_path / "records" / "other.jsonl")
@@ -205,8 +232,10 @@ def test_a_run_that_another_table_has_is_not_repeated(
     assert "the run recorded in digits" in capsys.readouterr().out
 
 
-def test_the_committed_document_is_that_of_the_committed_records():
+def test_the_committed_documents_are_those_of_the_committed_records():
     assert (ROOT / "docs" / "results.md").read_text() == report.document(ROOT / "results")
+    networks = ROOT / "results" / "networks"
+    assert (networks / "README.md").read_text() == network_list.document(networks)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -215,10 +244,12 @@ def test_the_committed_records_are_of_the_present_configs(name):
     configs = {}  # Of several seeds there is one.
     for record in read(ROOT / "results" / f"{name}.jsonl"):
         setting = record["dataset"], record["imbalance_factor"], record["changes"]
+        setting = *setting, record.get("protocol", "paper")
         which = repr((record["row"], *setting))
         if which not in configs:
-            configs[which] = reproduce.row_config(TABLES[name].rows[record["row"]], *setting)
-        assert reproduce.is_of(record, configs[which], record["seed"]), (which, record["seed"])
+            configs[which] = rows.row_config(TABLES[name].rows[record["row"]], *setting)
+        wanted = rows.resolved(configs[which], record["seed"])
+        assert record["config"] == wanted, (which, record["seed"])
 
 
 def test_a_broken_record_is_told(tmp_path):
