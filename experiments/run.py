@@ -331,7 +331,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
     config = ConfigDict(read_json(workdir / "config.json"))
     config.data.data_dir = data_dir or config.data.data_dir
     config.devices = 1
-    experiment = Experiment(config)
+    experiment = Experiment(config, new=False)
     prepared = experiment.prepare(config.subset_seed)
     loops = experiment.loops(prepared.split.counts)
     ends = stage_ends(loops)

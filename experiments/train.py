@@ -30,8 +30,6 @@ def main(argv: list[str]) -> None:
         if is_first_process():
             print_results(results)
         return
-    if len(set(config.seeds)) < len(config.seeds):
-        raise ValueError(f"seeds={tuple(config.seeds)} has one twice; give each once.")
     if (workdir / "config.json").exists():
         raise ValueError(f"{workdir} holds a run of one seed; choose another --workdir.")
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
