@@ -10,6 +10,7 @@ from typing import Any
 import flax.traverse_util
 from ml_collections import ConfigDict
 
+from experiments.configs.common import levers
 from experiments.rules import (
     DEPTH,
     PATTERN,
@@ -155,6 +156,36 @@ def check_field(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {rule.range}.")
     if first_not_finite(value) is not None:
         raise ValueError(f"{name} is {value!r}; it must be finite.")
+
+
+def check_controls(config: ConfigDict) -> None:
+    """Checks what the table of controls needs of a config beside.
+
+    Args:
+        config: with the sections of all recipes.
+
+    Raises:
+        ValueError: there is no meta set; a stage of which cells are made has a lever, which they
+            have not; or a schedule does not fit the epochs of the head, in which they train.
+    """
+    if not config.data.meta_per_class:
+        raise ValueError(
+            "data.meta_per_class is 0, and the controls need a meta set: take 1 or more."
+        )
+    epochs = config.stage2.cb.epochs
+    for recipe in ("cb", "otrw_paper", "otrw_released", "otrw_global"):
+        section = config.stage2[recipe]
+        for lever, off in levers().items():
+            given = section.levers[lever]
+            if given != off:
+                raise ValueError(
+                    f"stage2.{recipe}.levers.{lever} is {given}; the controls train heads without "
+                    f"levers: leave it at {off}."
+                )
+        if "weight_optimizer" in section:
+            name = f"stage2.{recipe}.weight_optimizer"
+            for problem in _schedule(name, section.weight_optimizer, epochs):
+                raise ValueError(f"{problem} The controls have the {epochs} of stage2.cb.")
 
 
 def sections(config: ConfigDict) -> dict[str, ConfigDict]:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from experiments.benchmarks.tables import spread
 from experiments.cells import BASES, META_USES, TRANSPORTS, Cells
+from experiments.checks import check_config, check_controls
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
 from experiments.experiment import Experiment
 from experiments.records import append
@@ -31,7 +32,9 @@ def main(argv: list[str]) -> None:
     del argv
     config = ConfigDict(CONFIG.value)
     config.recipe = "ce"
-    seeds = list(dict.fromkeys(config.seeds)) or [config.seed]
+    check_config(config)
+    check_controls(config)
+    seeds = list(config.seeds) or [config.seed]
     clock = time.perf_counter()
     experiment = Experiment(config)
     workdir, taken = pathlib.Path(WORKDIR.value), config.stage1_from
