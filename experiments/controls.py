@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     seeds = list(config.seeds) or [config.seed]
     clock = time.perf_counter()
     experiment = Experiment(config)
-    workdir, taken = pathlib.Path(WORKDIR.value), config.stage1_from
+    workdir, taken = pathlib.Path(WORKDIR.value), experiment.config.stage1_from
     runs = [
         Run(workdir / f"seed_{s}", s, s, taken and pathlib.Path(taken) / f"seed_{s}") for s in seeds
     ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.checks import check_config
+from experiments.checks import check_config, expand_paths
 from experiments.data import Source, make_preprocessing
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
@@ -68,14 +68,15 @@ class Experiment:
             ValueError: a field is out of its range, or fields do not go together
                 (`experiments.checks`); nothing has been loaded.
         """
+        if new:
+            check_config(config)
         self.config = ConfigDict(config)
         self.config.recipe = recipe_name(config.recipe)
+        expand_paths(self.config)
         # The other recipes' fields are no part of this run.
         for part in ("stage2", "options"):
             own = {k: v for k, v in config[part].items() if k == self.config.recipe}
             self.config[part] = ConfigDict(own)
-        if new:
-            check_config(self.config)
         self.source = first_alone(lambda: Source(self.config))
         self.dataset = self.source.dataset
         self.preprocessing = make_preprocessing(self.config)

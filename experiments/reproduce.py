@@ -186,4 +186,4 @@ def runs_of(folder: pathlib.Path, seeds: list[int], first: pathlib.Path | None =
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, arguments=True)

@@ -68,7 +68,7 @@ def train(
         ConfigMismatchError: the directory holds a run of another config.
         CheckpointError, TrainingDivergedError: see there.
     """
-    run = Run(pathlib.Path(workdir), seed, subset_seed, stage1_from)
+    run = Run(pathlib.Path(workdir).expanduser(), seed, subset_seed, stage1_from)
     return train_together(experiment, [run])[0]
 
 
@@ -179,7 +179,7 @@ class _OpenRun:
 
     def _take_over(self):
         """Copies another run's first stage as this run's, after checking that it is the same."""
-        source = pathlib.Path(self.run.stage1_from)
+        source = pathlib.Path(self.run.stage1_from).expanduser()
         if not (source / "checkpoints").is_dir():
             raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
         differing = differing_first_stage(source, self.run.workdir)
@@ -323,7 +323,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
         CheckpointError: there is no such checkpoint.
         ValueError: `which` is none of these.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(workdir).expanduser()
     if not (workdir / "config.json").exists():
         seeds = sorted(path.name for path in workdir.glob("seed_*"))
         inside = f"; it holds runs of several seeds, choose one: {', '.join(seeds)}"

@@ -23,8 +23,8 @@ def main(argv: list[str]) -> None:
     """Trains one run, or one a seed in subfolders with their mean in `results.json`."""
     del argv
     processes.join()
-    config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
-    experiment = Experiment(config)
+    experiment, workdir = Experiment(CONFIG.value), pathlib.Path(WORKDIR.value)
+    config = experiment.config
     if not config.seeds:
         results = train(experiment, workdir, config.seed, config.subset_seed, config.stage1_from)
         if is_first_process():
