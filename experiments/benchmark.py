@@ -23,12 +23,12 @@ from experiments.benchmarks import (
     threshold,
 )
 from experiments.benchmarks.timing import QUICK, Effort
-from experiments.cli import MARKDOWN, run_app
+from experiments.cli import MARKDOWN, define_path, run_app
 from otrw_jax.checkpoints import write_json
 
 QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
 ONLY = flags.DEFINE_list("only", [], "Sections to measure, by name; else all.")
-OUT = flags.DEFINE_string("out", None, "JSON file for every measurement.")
+OUT = define_path("out", None, "JSON file for every measurement.")
 
 SECTIONS = {
     "gradient": gradient,

@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
+from experiments.checks import check_controls
 from experiments.experiment import Experiment, Prepared
 from experiments.optimizers import make_optimizer
 from otrw_jax import EntropicOT, OTReweighting, cross_entropy, erm, ot_reweight
@@ -117,8 +118,9 @@ class Cells:
             firsts: data, and variables after the first stage, of each seed.
 
         Raises:
-            ValueError: there is no meta set.
+            ValueError: there is no meta set, or a lever is on that cells do without.
         """
+        check_controls(config)
         head, stages = config.stage2.cb, config.stage2
         self.config = ConfigDict({"data": config.data, "model": config.model})
         self.config.stage1, self.config.head = config.stage1, head
@@ -163,7 +165,8 @@ class Cells:
     def _run(self, meta: str, ot: str, bases: tuple[str, ...], balanced: bool) -> dict:
         data = self._data["merged" if meta == "merged" else "plain"]
         counts = np.bincount(data[0].raw.labels, minlength=self._k)
-        method = with_numbers(lambda loss: self._method(ot, 10.0 * (meta == "ten"), loss))
+        steps = int(counts.sum()) // self.config.head.batch_size
+        method = with_numbers(lambda loss: self._method(ot, 10.0 * (meta == "ten"), loss, steps))
         if balanced:
             method = sampled(method, class_power(self._k, 0.0))
         head = self.config.head
@@ -181,8 +184,9 @@ class Cells:
             f"{base}/{meta}/{ot}": three_results([e[base] for e in errors]) for base in errors[0]
         }
 
-    def _method(self, ot: str, meta_cross_entropy: float, loss) -> Method:
-        optimizer = make_optimizer(self.config.head.optimizer, 1)
+    def _method(self, ot: str, meta_cross_entropy: float, loss, steps: int) -> Method:
+        epochs = self.config.head.epochs
+        optimizer = make_optimizer(self.config.head.optimizer, steps, epochs)
         if ot == "none":
             return erm(
                 self._model,
@@ -200,7 +204,7 @@ class Cells:
                 "meta_cross_entropy": meta_cross_entropy,
             }
         )
-        weight_optimizer = make_optimizer(section.weight_optimizer, 1)
+        weight_optimizer = make_optimizer(section.weight_optimizer, steps, epochs)
         return ot_reweight(self._model, optimizer, weight_optimizer, self._k, choices, loss=loss)
 
     def _start(self, base: str, counts: np.ndarray, at: int) -> Start:
@@ -252,8 +256,6 @@ class Cells:
     def _keep(self, keep, seed, prepared, variables):
         """Features: of the training set, of it with the meta set in it, of what is evaluated."""
         data = prepared.data
-        if data.view.meta is None:
-            raise ValueError("controls need a meta set: take meta_per_class of 1 or more.")
         ids = prepared.split.meta
         stored = Examples(
             jnp.asarray(prepared.dataset.train_inputs[ids]),

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from experiments.benchmarks.tables import spread
 from experiments.cells import BASES, META_USES, TRANSPORTS, Cells
+from experiments.checks import check_config, check_controls
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
 from experiments.experiment import Experiment
 from experiments.network_files import of_seed
@@ -32,11 +33,13 @@ def main(argv: list[str]) -> None:
     del argv
     config = ConfigDict(CONFIG.value)
     config.recipe = "ce"
-    seeds = list(dict.fromkeys(config.seeds)) or [config.seed]
+    check_config(config)
+    check_controls(config)
+    seeds = list(config.seeds) or [config.seed]
     clock = time.perf_counter()
     experiment = Experiment(config)
-    workdir = pathlib.Path(WORKDIR.value)
-    runs = [Run(workdir / f"seed_{s}", s, s, of_seed(config.stage1_from, s)) for s in seeds]
+    workdir, taken = pathlib.Path(WORKDIR.value), experiment.config.stage1_from
+    runs = [Run(workdir / f"seed_{s}", s, s, of_seed(taken, s)) for s in seeds]
     train_together(experiment, runs)
     first_seconds = time.perf_counter() - clock
     firsts = [restore_first(experiment, run) for run in runs]

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments.cli import WORKDIR, run_app
+from experiments.cli import WORKDIR, define_path, run_app
 from experiments.learned_weights import learned_weights
 from experiments.pictures import confusion_pictures
 from experiments.run import Restored, restore
@@ -19,15 +19,15 @@ from otrw_jax.metrics import per_class_accuracy
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
 )
-WEIGHTS = flags.DEFINE_string("weights", None, "CSV file for the learned weights.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "TFDS folder, if not the one the run used.")
+WEIGHTS = define_path("weights", None, "CSV file for the learned weights.")
+DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run used.")
 
 
 def main(argv: list[str]) -> None:
     """Writes evaluation.json and confusion.png into the run directory."""
     del argv
     workdir = pathlib.Path(WORKDIR.value)
-    restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value)
+    restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value or "")
     experiment, prepared = restored.experiment, restored.prepared
     variables = restored.state.variables
     evaluate = experiment.evaluator(restored.stage)

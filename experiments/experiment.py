@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.checks import check_config, expand_paths
 from experiments.data import Source, make_preprocessing
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
@@ -56,14 +57,26 @@ class Experiment:
         read: `(variables, stored examples) -> examples`, their features in evaluation mode.
     """
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, new: bool = True):
+        """Checks the config, and loads the data set.
+
+        Args:
+            config: as a config file gives it.
+            new: False for one that a run has been trained with, which is taken as it is.
+
+        Raises:
+            ValueError: a field is out of its range, or fields do not go together
+                (`experiments.checks`); nothing has been loaded.
+        """
+        if new:
+            check_config(config)
         self.config = ConfigDict(config)
         self.config.recipe = recipe_name(config.recipe)
+        expand_paths(self.config)
         # The other recipes' fields are no part of this run.
         for part in ("stage2", "options"):
             own = {k: v for k, v in config[part].items() if k == self.config.recipe}
             self.config[part] = ConfigDict(own)
-        _check_sections(self.config)
         if is_first_process():
             print(f"{self.config.data.name}: reading the data", flush=True)
         self.source = first_alone(lambda: Source(self.config))
@@ -283,14 +296,6 @@ class Experiment:
         shots = self.config.shots
         found = summarise(*statistics, prepared.split.counts, shots.many, shots.few)
         return {key: value for key, value in found.items() if not math.isnan(value)}
-
-
-def _check_sections(config: ConfigDict):
-    sections = {"stage1": config.stage1} | {f"stage2.{k}": v for k, v in config.stage2.items()}
-    for name, section in sections.items():
-        for field in ("epochs", "batch_size"):
-            if section[field] < 1:
-                raise ValueError(f"{name}.{field} is {section[field]}; it must be 1 or more.")
 
 
 def stage_ends(loops: list[Loop]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from absl import flags
 
+from experiments.checks import expanded
 from experiments.cli import WORKDIR, run_app
 from experiments.curves import convergence_picture
 from experiments.learned_weights import learned_weights
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     """Draws every figure that the run, or the runs to compare, have the data for."""
     del argv
     workdir = pathlib.Path(WORKDIR.value)
-    others = [pathlib.Path(path) for path in COMPARE.value]
+    others = [pathlib.Path(expanded(path, "--compare")) for path in COMPARE.value if path]
     for path in compare(others, workdir) if others else draw(workdir):
         print(f"written: {path}")
 

@@ -176,7 +176,7 @@ class OpenRun:
 
     def _take_over(self):
         """Takes another run's first stage as this run's, after checking that it is the same."""
-        source = pathlib.Path(self.run.stage1_from)
+        source = pathlib.Path(self.run.stage1_from).expanduser()
         if not is_network_file(source) and not (source / "checkpoints").is_dir():
             raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
         differing = differing_first_stage(source, self.run.workdir)

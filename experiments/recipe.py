@@ -19,6 +19,13 @@ from otrw_jax.methods.base import Method
 from otrw_jax.model import Model
 from otrw_jax.train import MetaAugmentation, Stage
 
+GOES_WITH = {
+    "mixup": "stages of empirical risk minimisation",
+    "sam": "stages of empirical risk minimisation",
+    "smoothing": "stages whose loss takes smooth labels",
+}
+"""The levers that not every stage has, and what they go with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -67,6 +74,7 @@ class Context:
     counts: np.ndarray
     fresh_head: Callable[[Array], PyTree]
     axis_name: str | None
+    _used: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
     @property
     def first(self) -> ConfigDict:
@@ -101,6 +109,7 @@ class Context:
     def smoothed(self, section: ConfigDict, loss: PerExampleLoss) -> PerExampleLoss:
         """The loss, with the labels as smooth as the stage's levers say."""
         levers = section.levers
+        self._used.add((self._name(section), "smoothing"))
         if not levers.smoothing:
             return loss
         if levers.smoothing_tail < 0:
@@ -142,6 +151,7 @@ class Context:
             options: of `erm`.
         """
         levers, is_first = section.levers, section is self.first
+        self._used.update((self._name(section), lever) for lever in ("mixup", "sam"))
         if not is_first:
             options = {"trainable": section.trainable, "batch_norm": section.batch_norm} | options
         return erm(
@@ -170,12 +180,6 @@ class Context:
             ValueError: levers that this method does not have.
         """
         section = self.first if section is None else section
-        for lever in ("mixup", "sam"):
-            if section.levers[lever]:
-                raise ValueError(
-                    f"levers.{lever} goes with stages of empirical risk minimisation; this stage "
-                    f"of {self.config.recipe} is none: set it to 0."
-                )
         model = self.model if section is self.first else self.second_model()
         optimizer = self.optimizer(section.optimizer, section)
         method = make(model, optimizer, axis_name=self.axis_name)
@@ -203,10 +207,24 @@ class Context:
     def staged(
         self, section: ConfigDict, method: Method, augment_meta: MetaAugmentation = "never"
     ) -> Stage:
-        """The stage of a method by a section of the config."""
+        """The stage of a method by a section of the config.
+
+        Raises:
+            ValueError: levers are on that the method was made without.
+        """
+        name = self._name(section)
+        for lever in GOES_WITH:
+            if section.levers[lever] and (name, lever) not in self._used:
+                raise ValueError(
+                    f"{name}.levers.{lever} goes with {GOES_WITH[lever]}; this stage of "
+                    f"{self.config.recipe} is none: set it to 0."
+                )
         if section.levers.ema:
             method = averaged(method, section.levers.ema)
         is_first = section is self.first
         copies = 0 if is_first else section.feature_copies
         name = "stage1" if is_first else "stage2"
         return Stage(name, method, section.epochs, section.batch_size, copies, augment_meta)
+
+    def _name(self, section: ConfigDict) -> str:
+        return "stage1" if section is self.first else f"stage2.{self.config.recipe}"

@@ -9,20 +9,19 @@ import itertools
 import pathlib
 
 import numpy as np
-from absl import flags
 
 from experiments import network_list
 from experiments.benchmarks.tables import spread
 from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
-from experiments.cli import RECORDS, run_app
+from experiments.cli import RECORDS, define_path, run_app
 from experiments.findings import chosen, columns_with, errors, findings, protocol_of
 from experiments.published import Column
 from experiments.recipes import RECIPES
 from experiments.records import read
 from experiments.tables import TABLES, published_error
 
-OUT = flags.DEFINE_string("out", "docs/results.md", "The document.")
+OUT = define_path("out", "docs/results.md", "The document.")
 
 ABOUT = """# Results
 

@@ -1,7 +1,8 @@
 """Runs rows of a table over several seeds, and appends a record of each run.
 
 python -m experiments.reproduce table1 --dataset=cifar10 --imbalance_factor=100 --seeds=0,1,2 \\
-    --recipes=ce,ldam_drw,otrw_released --set=stage1.epochs=30
+    --recipes=ce,ldam_drw,otrw_released --set=stage1.epochs=30 \\
+    --set="stage1.optimizer.milestones=(24,27)"
 python -m experiments.reproduce all --minutes=60
 
 Runs that are recorded are skipped, also those that another table has; interrupted ones go on.
@@ -97,4 +98,4 @@ def parse_change(text: str) -> tuple[str, object]:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, arguments=True)

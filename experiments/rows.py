@@ -154,7 +154,7 @@ def run_row(
         elif config.recipe == "ce":
             firsts = {seed: network_for(networks, config, seed) for seed in some}
         runs = runs_of(workdir / row, some, firsts)
-        results = train_together(experiment, runs, until)
+        results = train_together(experiment, runs, until=until)
         for run, result in zip(runs, results, strict=True):
             yield _record(config, run, result)
 
@@ -165,7 +165,7 @@ def _first_stages(shared: ConfigDict, workdir: pathlib.Path, seeds, networks, un
     missing = [seed for seed in seeds if not firsts[seed]]
     if missing:
         runs = runs_of(workdir / "ce", missing)
-        train_together(Experiment(shared), runs, until)
+        train_together(Experiment(shared), runs, until=until)
         firsts |= {run.seed: run.workdir for run in runs}
     return firsts
 

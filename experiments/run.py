@@ -60,7 +60,7 @@ def train(
         ConfigMismatchError: the directory holds a run of another config, or other runs.
         CheckpointError, TrainingDivergedError: see there.
     """
-    run = Run(pathlib.Path(workdir), seed, subset_seed, stage1_from)
+    run = Run(pathlib.Path(workdir).expanduser(), seed, subset_seed, stage1_from)
     return train_together(experiment, [run], extend)[0]
 
 
@@ -271,7 +271,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
         CheckpointError: there is no such checkpoint, or it is damaged.
         ValueError: `which` is none of these.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(workdir).expanduser()
     if not holds_run(workdir):
         names = [str(path.relative_to(workdir)) for path in runs_below(workdir)]
         inside = f"; it holds several, choose one: {', '.join(names)}"
@@ -283,7 +283,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
     config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
     config.data.data_dir = data_dir or config.data.data_dir
     config.devices = 1
-    experiment = Experiment(config)
+    experiment = Experiment(config, new=False)
     prepared = experiment.prepare(config.subset_seed)
     loops = experiment.loops(prepared.split.counts)
     ends = stage_ends(loops)

@@ -227,6 +227,8 @@ def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) 
     recipes = found["recipe"], wanted["recipe"]
     if len({RECIPES[name].first or name for name in recipes}) > 1:
         return ["recipe"]
+    # Of a recipe with a second stage the options concern that.
+    parts += tuple(f"options.{name}." for name in recipes if RECIPES[name].second is None)
     return [
         name
         for name in sorted(found.keys() | wanted.keys())

@@ -32,16 +32,14 @@ def main(argv: list[str]) -> None:
     """Trains one run, or one a seed in subfolders with their mean in `results.json`."""
     del argv
     processes.join()
-    config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
-    experiment = Experiment(config)
+    experiment, workdir = Experiment(CONFIG.value), pathlib.Path(WORKDIR.value)
+    config = experiment.config
     if not config.seeds:
         seeds = config.seed, config.subset_seed
         results = train(experiment, workdir, *seeds, config.stage1_from, EXTEND.value)
         if is_first_process():
             print_results(results)
         return
-    if len(set(config.seeds)) < len(config.seeds):
-        raise ValueError(f"seeds={tuple(config.seeds)} has one twice; give each once.")
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
     runs = [
         Run(workdir / folder, seed, seed, of_seed(config.stage1_from, seed))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
@@ -197,9 +198,18 @@ def ot_stage(
 
     `feature_copies`, with a frozen backbone: how many augmented copies of each example's
     features are computed once and kept in place of the images; 0 for none.
+
+    Raises:
+        ValueError: there is no such preset; the nearest is suggested.
     """
-    name, _, variant = preset.partition("_")
-    choices = PRESETS[name](num_classes) if not variant else global_weights(10, sampling=True)
+    presets = PRESETS | {"global_sampling": functools.partial(global_weights, sampling=True)}
+    if preset not in presets:
+        near = difflib.get_close_matches(preset, presets, 1, 0)[0]
+        raise ValueError(
+            f"there is no OT preset {preset!r}; did you mean {near!r}? There are "
+            f"{', '.join(presets)}."
+        )
+    choices = presets[preset](num_classes)
     fields = {"virtual_learning_rate": optimizer.learning_rate}
     return ConfigDict(
         {

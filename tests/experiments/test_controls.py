@@ -1,6 +1,8 @@
 """Cells of the controls: one of them against its method alone, and the whole script in small."""
 
+import copy
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -128,9 +130,39 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
     assert "10 cells, seeds 0, 1, in" in capsys.readouterr().out
 
 
-def test_controls_need_a_meta_set(made):
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.meta_per_class", 0, "data.meta_per_class is 0, and the controls need a meta set"),
+        ("stage2.cb.levers.ema", 0.9, "stage2.cb.levers.ema is 0.9; the controls train heads"),
+        ("stage2.otrw_global.levers.smoothing", 0.1, "levers.smoothing is 0.1; the controls"),
+        (
+            "stage2.otrw_paper.weight_optimizer.milestones",
+            (5,),
+            "milestones is (5,); each must lie after the warm-up of 0 epochs and before the 2",
+        ),
+    ],
+)
+def test_what_the_controls_cannot_do_is_refused_before_the_first_stages(
+    made, field, value, message
+):
+    config, experiment, *_ = made
+    config = copy.deepcopy(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Cells(config, experiment, [0], [])
+
+
+def test_the_rates_of_cells_fall_by_the_epoch(made):
+    """Two epochs, of which the second has no rate to speak of, end like one."""
     config, experiment, _, firsts, _ = made
-    (prepared, variables), *_ = firsts
-    data = prepared.data._replace(view=prepared.data.view.replace(meta=None))
-    with pytest.raises(ValueError, match="controls need a meta set"):
-        Cells(config, experiment, [0], [(prepared._replace(data=data), variables)])
+    errors = []
+    for epochs, milestones in ((1, ()), (2, (1,))):
+        changed = copy.deepcopy(config)
+        changed.stage2.cb.epochs = epochs
+        changed.stage2.cb.optimizer.update(
+            {"learning_rate": 0.1, "milestones": milestones, "decay": 1e-9, "momentum": 0.0}
+        )
+        found = Cells(changed, experiment, SEEDS, firsts)._run("none", "none", ("cb",), False)
+        errors.append(found["cb/none/none"]["last"])
+    assert errors[0] == errors[1]

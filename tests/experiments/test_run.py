@@ -120,7 +120,7 @@ def test_another_seed_is_another_run_and_compiles_nothing(whole_run, experiment,
     [
         ({"stage2.otrw_paper.batch_size": 5000}, "stage2: the batch size is 5000 and the training"),
         ({"data.meta_per_class": 0}, "meta"),
-        ({"stage1.epochs": 0}, r"stage1\.epochs is 0; it must be 1 or more"),
+        ({"stage1.epochs": 0}, r"stage1\.epochs is 0; it must be a whole number of 1 or more"),
         ({"stage2.otrw_paper.batch_size": -4}, r"stage2\.otrw_paper\.batch_size is -4"),
     ],
 )

@@ -13,6 +13,7 @@ from experiments.rundir import (
     check_config,
     check_place,
     claim,
+    differing_first_stage,
     factor_of,
     fingerprint_of,
     flatten,
@@ -66,6 +67,25 @@ def test_a_run_that_never_trained_stands_in_nobodys_way(small_config, tmp_path):
         train(Experiment(config), tmp_path, 0, 0)
     config.stage1.update({"batch_size": 32, "epochs": 1})
     assert train(Experiment(config), tmp_path, 0, 0)["last"]["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "value", "differing"),
+    [
+        ("focal", "gamma", 5.0, ["options.focal.gamma"]),
+        ("ldam_drw", "max_margin", 0.1, ["options.ldam_drw.max_margin"]),
+        ("cb", "beta", 0.9, []),  # Of its second stage.
+    ],
+)
+def test_options_count_where_a_first_stage_is_taken_over(
+    small_config, tmp_path, recipe, option, value, differing
+):
+    one, other = (small_config(recipe) for _ in range(2))
+    other.options[recipe][option] = value
+    for name, config in (("one", one), ("other", other)):
+        (tmp_path / name).mkdir()
+        claim(tmp_path / name, config)
+    assert differing_first_stage(tmp_path / "one", tmp_path / "other") == differing
 
 
 def test_a_damaged_config_is_named(small_config, tmp_path):

@@ -99,8 +99,7 @@ def test_a_seed_given_twice(run_script, data_dir, tmp_path):
     said = run_script(train_script, *arguments, "--config.seeds=(0,0)")
     assert "seeds=(0, 0) has one twice" in said
     said = run_script(train_script, *arguments, "--config.stage1.epoch=3")
-    assert said.startswith("The config has no field") and "Did you mean" in said
-    assert "\\n" not in said and said.count("epochs") == 1
+    assert said == "The config has no field 'epoch'; did you mean 'epochs'?"
 
 
 @pytest.mark.parametrize(
