@@ -113,10 +113,15 @@ class Checkpoints:
         step = self._existing(step)
         abstract = jax.eval_shape(lambda tree: jax.tree.map(_bits, tree), template)
         self._check(abstract, step)
-        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
+        # By the arrays' names: nested dicts and a dict of paths, which states have had, are alike.
+        saved = self._manager.item_metadata(step).state.tree
+        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(empty))
         state = self._manager.restore(step, args=items).state
-        return jax.tree.map(_restored, state, template)
+        arrays = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, like: _restored(arrays[_name(path)], like), template
+        )
 
     def forget_after(self, step: int) -> None:
         """Deletes the checkpoints after one, so that they can be written again."""
@@ -206,10 +211,14 @@ def _restored(x: np.ndarray, template) -> Array:
 def _types(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "/".join(_key(part) for part in path): f"{leaf.dtype}{list(leaf.shape)}"
+        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
         if hasattr(leaf, "shape")
     }
+
+
+def _name(path) -> str:
+    return "/".join(_key(part) for part in path)
 
 
 def _key(part) -> str:

@@ -44,7 +44,7 @@ def test_cross_entropy_is_finite_for_extreme_logits():
 
 @pytest.mark.parametrize("labels", [np.zeros(1, int), np.zeros((3, 1), int), np.zeros(4, int)])
 def test_cross_entropy_refuses_labels_that_would_broadcast(labels):
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"cross_entropy: labels has shape .*; it must be \(3,\)"):
         cross_entropy(jnp.zeros((3, 2)), labels)
 
 
@@ -175,7 +175,7 @@ def test_ldam_of_a_class_without_examples_is_finite():
 @pytest.mark.parametrize("make", [logit_adjusted, ldam])
 @pytest.mark.parametrize("counts", [[0, 0], [-1, 2], [np.inf, 1]])
 def test_losses_refuse_impossible_counts(make, counts):
-    with pytest.raises(ValueError, match="class counts"):
+    with pytest.raises(ValueError, match="counts"):
         make(np.array(counts, float))
 
 

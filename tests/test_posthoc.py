@@ -124,5 +124,5 @@ def test_bad_arguments():
             ot_correction(logits, marginal)
     with pytest.raises(ValueError, match="epsilon is 0"):
         ot_correction(logits, epsilon=0.0)
-    with pytest.raises(ValueError, match="max_iterations is 0"):
+    with pytest.raises(ValueError, match="iterations is 0"):
         ot_correction(logits, iterations=0)
