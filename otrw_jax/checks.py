@@ -53,26 +53,29 @@ def check_finite(where: str, name: str, values: Array | Callable | None) -> None
         raise ValueError(f"{where}: {name} are {np.asarray(values)}; they must be finite.")
 
 
-def check_counts(where: str, counts: Real[np.ndarray, "k"], *, whole: bool = False) -> None:
+def check_counts(
+    where: str, counts: Real[np.ndarray, "k"], *, whole: bool = False, name: str = "counts"
+) -> None:
     """Raises a ValueError where counts of a class's examples cannot be, or no class has any.
 
     Args:
         where: the function that the counts are given to.
         counts: of each class, `[K]`; or their proportions, where nothing depends on their scale.
         whole: whether something depends on it, and proportions are refused.
+        name: of the argument.
     """
     counts = np.asarray(counts)
     if counts.ndim != 1 or not counts.size:
         raise ValueError(
-            f"{where}: counts have shape {counts.shape}; give a vector, one number for each class."
+            f"{where}: {name} has shape {counts.shape}; give a vector of one number or more."
         )
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        raise ValueError(f"{where}: counts must be finite and at least 0; they are {counts}.")
+        raise ValueError(f"{where}: {name} must be finite and at least 0, and is {counts}.")
     if not counts.any():
-        raise ValueError(f"{where}: all counts are 0; at least one class must have examples.")
+        raise ValueError(f"{where}: {name} is 0 everywhere; at least one must be more.")
     if whole and ((counts > 0) & (counts < 1)).any():
         raise ValueError(
-            f"{where}: counts are {counts}, which are proportions; give the numbers of examples."
+            f"{where}: {name} is {counts}, of proportions; give the numbers of examples."
         )
 
 

@@ -84,7 +84,7 @@ def ot_correction(
     n, k = logits.shape
     marginal = np.ones(k) if marginal is None else np.asarray(marginal, np.float64)
     check_shape("ot_correction", "marginal", marginal, (k,))
-    check_counts("ot_correction: marginal", marginal)
+    check_counts("ot_correction", marginal, name="marginal")
     marginal = jnp.asarray(marginal / marginal.sum(), logits.dtype)
     cost = jnp.minimum(-jax.nn.log_softmax(logits, axis=-1), _LARGEST_COST)
     ot = EntropicOT(epsilon=epsilon, max_iterations=iterations)

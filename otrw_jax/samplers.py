@@ -79,7 +79,7 @@ def by_weights(weights: Float[Array, "N"]) -> Sampler:
             sampler) there is not one for each example.
     """
     if not isinstance(weights, jax.core.Tracer):
-        check_counts("by_weights: weights", weights)
+        check_counts("by_weights", weights, name="weights")
 
     def sampler(step, labels):
         del step

@@ -40,16 +40,16 @@ def test_schedules_and_traced_numbers_are_let_through():
     [
         ([1, -2], "counts must be finite and at least 0"),
         ([1, np.nan], "counts must be finite and at least 0"),
-        ([0, 0], "all counts are 0"),
-        ([[1, 2]], r"counts have shape \(1, 2\)"),
-        ([], r"counts have shape \(0,\)"),
+        ([0, 0], "counts is 0 everywhere"),
+        ([[1, 2]], r"counts has shape \(1, 2\)"),
+        ([], r"counts has shape \(0,\)"),
     ],
 )
 def test_counts(counts, told):
     with pytest.raises(ValueError, match=rf"^there: {told}.*\.$"):
         checks.check_counts("there", np.array(counts))
     checks.check_counts("there", np.array([0.9, 0.1, 0]))
-    with pytest.raises(ValueError, match=r"proportions; give the numbers of examples\.$"):
+    with pytest.raises(ValueError, match=r"of proportions; give the numbers of examples\.$"):
         checks.check_counts("there", np.array([0.9, 0.1, 0]), whole=True)
 
 
