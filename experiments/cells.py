@@ -21,7 +21,7 @@ from experiments.optimizers import make_optimizer
 from otrw_jax import EntropicOT, OTReweighting, cross_entropy, erm, ot_reweight
 from otrw_jax.evaluation import make_evaluator
 from otrw_jax.features import given_features, make_keeper, pick_copy
-from otrw_jax.losses import effective_number_weights
+from otrw_jax.losses import effective_number_weights, log_prior
 from otrw_jax.methods.base import Examples, Method
 from otrw_jax.metrics import top1_error
 from otrw_jax.samplers import class_power, sampled
@@ -214,7 +214,7 @@ class Cells:
             case "cb":
                 return Start(variables, effective_number_weights(counts, BETA), zeros)
             case "bs":
-                return Start(variables, ones, _log_prior(counts))
+                return Start(variables, ones, _prior(counts))
             case "crt":
                 key = jax.random.fold_in(jax.random.key(self._seeds[at]), 4)
                 params = {**variables["params"], "head": self._experiment.fresh_head(key)}
@@ -244,7 +244,7 @@ class Cells:
         if key not in self._evaluators:
             model = self._model
             if counts is not None:
-                prior = _log_prior(counts)
+                prior = _prior(counts)
                 model = model._replace(
                     logits=lambda head, z: self._model.logits(head, z) - prior[None, :]
                 )
@@ -305,5 +305,5 @@ def _on_features(preset: str) -> dict:
     return changes
 
 
-def _log_prior(counts: np.ndarray) -> Float[Array, "k"]:
-    return jnp.asarray(np.log(np.maximum(counts, 1) / counts.sum()), jnp.float32)
+def _prior(counts: np.ndarray) -> Float[Array, "k"]:
+    return jnp.asarray(log_prior("controls", counts, single=True), jnp.float32)

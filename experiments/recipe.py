@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.optimizers import learning_rate, make_optimizer
 from otrw_jax import cross_entropy, erm
-from otrw_jax.features import given_features
+from otrw_jax.features import given_features, on_frozen_backbone
 from otrw_jax.losses import PerExampleLoss, label_aware_smoothing, smoothed
 from otrw_jax.methods.averaging import averaged
 from otrw_jax.methods.base import Method
@@ -189,18 +189,16 @@ class Context:
         """The network of the second stage, given kept features where the section has copies.
 
         Raises:
-            ValueError: features are to be kept of a backbone that is not frozen.
+            ValueError: features are to be kept that are not those in evaluation mode.
         """
         if not self.second.feature_copies:
             return self.model
         choices = self.second.get("choices", self.second)
-        frozen = choices.trainable.startswith("head/") and not choices.batch_norm
-        frozen = frozen and not choices.get("meta_batch_norm")
-        if not frozen or choices.get("measure") == "prototype_input":
+        in_training = choices.batch_norm or choices.get("meta_batch_norm")
+        if in_training or choices.get("measure") == "prototype_input":
             raise ValueError(
                 "feature_copies keeps the features of a frozen backbone in evaluation mode: set "
-                "trainable='head/.*', batch_norm=False and a measure of features, or "
-                "feature_copies=0."
+                "batch_norm=False and a measure of features, or feature_copies=0."
             )
         return given_features(self.model)
 
@@ -223,6 +221,8 @@ class Context:
             method = averaged(method, section.levers.ema)
         is_first = section is self.first
         copies = 0 if is_first else section.feature_copies
+        if copies:
+            method = on_frozen_backbone(method, section.get("choices", section).trainable)
         name = "stage1" if is_first else "stage2"
         return Stage(name, method, section.epochs, section.batch_size, copies, augment_meta)
 

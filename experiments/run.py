@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
@@ -251,10 +252,29 @@ class Restored(NamedTuple):
         """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
 
         A transductive correction (`ot_correction`), which needs the whole test set, is not made.
+
+        Raises:
+            ValueError: the inputs are not like the stored ones: floats in place of bytes, another
+                size or width.
         """
+        _check_stored(inputs, self.prepared.test.inputs)
         model = self.experiment.trained_model(self.stage)
         seen = self.experiment.preprocessing.evaluate(inputs)
         return predict(model, self.state.variables, seen)
+
+
+def _check_stored(inputs: Array, stored: Array) -> None:
+    """Raises ValueError where inputs differ from the stored ones in kind, or in size.
+
+    Clouds may have more or fewer points; the preprocessing says how many it needs.
+    """
+    whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (inputs, stored)]
+    sizes = [x.shape[2:] if stored.ndim == 3 else x.shape[1:] for x in (inputs, stored)]
+    if inputs.ndim != stored.ndim or sizes[0] != sizes[1] or whole[0] != whole[1]:
+        raise ValueError(
+            f"the inputs are {inputs.dtype} of shape {inputs.shape}, and this run's are stored as "
+            f"{stored.dtype} of shape {stored.shape}; give them as prepared.test.inputs has them."
+        )
 
 
 def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = "") -> Restored:

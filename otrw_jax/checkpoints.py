@@ -141,10 +141,15 @@ class Checkpoints:
                 template.
         """
         step = self.check(template, step)
-        abstract = _abstract(template)
-        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
+        # By the arrays' names: nested dicts and a dict of paths, which states have had, are alike.
+        with uninterrupted():
+            saved = self._manager.item_metadata(step).state.tree
+        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved)
         state = self._read(step, state=ocp.args.StandardRestore(empty)).state
-        return jax.tree.map(_restored, state, template)
+        arrays = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+        return jax.tree_util.tree_map_with_path(
+            lambda path, like: _restored(arrays[_name(path)], like), template
+        )
 
     def check(self, template: PyTree, step: int | None = None) -> int:
         """The number of a checkpoint whose arrays are those of a template; raises as `restore`."""
@@ -285,10 +290,14 @@ def _abstract(template: PyTree) -> PyTree:
 def _types(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "/".join(_key(part) for part in path): f"{leaf.dtype}{list(leaf.shape)}"
+        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
         if hasattr(leaf, "shape")
     }
+
+
+def _name(path) -> str:
+    return "/".join(_key(part) for part in path)
 
 
 def _key(part) -> str:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree
 
-from otrw_jax.methods.base import Examples
+from otrw_jax.methods.base import Examples, Method, matching_paths
 from otrw_jax.methods.ot_problem import features_in_chunks
 from otrw_jax.model import Model
 from otrw_jax.train import DeviceData, Prepare
@@ -21,6 +21,29 @@ def given_features(model: Model) -> Model:
     the difference; what the method trains must lie in the head.
     """
     return model._replace(features=lambda variables, z, train: (z, variables["state"]))
+
+
+def on_frozen_backbone(method: Method, trainable: str) -> Method:
+    """The method on features that were kept; its `init` sees to it that they stay what they are.
+
+    Args:
+        method: over a network that is `given_features`.
+        trainable: which parameters it trains, as in `split_params`.
+
+    Raises:
+        ValueError: from `init`, `trainable` matches a parameter of the backbone.
+    """
+
+    def init(key, variables, data):
+        backbone = {"backbone": variables["params"]["backbone"]}
+        if matched := sorted(matching_paths(backbone, trainable)):
+            raise ValueError(
+                f"feature_copies keeps the features of a frozen backbone, and trainable="
+                f"{trainable!r} matches {matched[0]}; set trainable='head/.*', or feature_copies=0."
+            )
+        return method.init(key, variables, data)
+
+    return method._replace(init=init)
 
 
 def make_reader(

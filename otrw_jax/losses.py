@@ -7,12 +7,13 @@ weighting of the examples can be applied to it.
 import math
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Real
+
+from otrw_jax.checks import check_counts, check_labels, check_number, check_shape, is_class
 
 PerExampleLoss = Callable[[Float[Array, "b k"], Int[Array, "b"]], Float[Array, "b"]]
 
@@ -21,15 +22,22 @@ def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, "b"]) -> Float
     """Softmax cross-entropy of each example, in nats.
 
     Args:
-        logits: unnormalised log-probabilities of the K classes.
-        labels: true classes, in 0..K-1; not checked.
+        logits: unnormalised log-probabilities of the K classes; half precision is taken as float32.
+        labels: true classes, in 0..K-1, of any integer type. Where they are traced, any other, such
+            as -1 of padding, has the loss 0 and no gradient.
 
     Raises:
-        AssertionError: the shapes are not `[b k]` and `[b]`.
+        ValueError: the shapes are not `[b k]` and `[b]`, or a label that is not traced is of no
+            class.
     """
-    chex.assert_rank(logits, 2)
-    chex.assert_shape(labels, (logits.shape[0],))
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    check_shape("cross_entropy", "logits", logits, (None, None))
+    check_shape("cross_entropy", "labels", labels, logits.shape[:1])
+    check_labels("cross_entropy", labels, logits.shape[1])
+    known, labels = is_class(labels, logits.shape[1]), jnp.asarray(labels, jnp.int32)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+        wide(logits), jnp.where(known, labels, 0)
+    )
+    return jnp.where(known, losses, jnp.zeros_like(losses))
 
 
 def focal(gamma: float = 1.0) -> PerExampleLoss:
@@ -42,17 +50,16 @@ def focal(gamma: float = 1.0) -> PerExampleLoss:
         gamma: γ, at least 0; 1 in the program of LDAM.
 
     Raises:
-        ValueError: `gamma` is negative.
+        ValueError: `gamma` is negative or not finite.
     """
-    if not gamma >= 0:
-        raise ValueError(f"focal: gamma is {gamma}; it must be 0 or more.")
+    check_number("focal", "gamma", gamma, least=0)
 
     def loss(logits, labels):
         plain = cross_entropy(logits, labels)
         if gamma == 0:
             return plain
         # 1 - p_y with its digits where p_y is near 1; a floor, as a power has no slope at 0.
-        missing = jnp.maximum(-jnp.expm1(-plain), jnp.finfo(logits.dtype).tiny)
+        missing = jnp.maximum(-jnp.expm1(-plain), jnp.finfo(plain.dtype).tiny)
         return missing**gamma * plain
 
     return loss
@@ -66,16 +73,20 @@ def logit_adjusted(counts: Real[Array | np.ndarray, "k"], tau: float = 1.0) -> P
     taken as they are. A class without examples drops out of the normaliser.
 
     Args:
-        counts: training examples of each class, `[K]`.
+        counts: training examples of each class, `[K]`, or their proportions.
         tau: τ.
 
     Raises:
-        ValueError: a count is negative or not finite, or all are 0.
+        ValueError: a count is negative or not finite, or all are 0; τ is not finite; (from the
+            loss) the logits are not of K classes, or as `cross_entropy`.
     """
-    prior = _log_prior(counts)
+    check_number("logit_adjusted", "tau", tau)
+    prior = log_prior("logit_adjusted", counts)
 
     def loss(logits, labels):
-        return cross_entropy(logits + tau * prior[None, :], labels)
+        check_shape("logit_adjusted", "logits", logits, (None, *prior.shape))
+        logits = wide(logits)
+        return cross_entropy(logits + tau * jnp.asarray(prior, logits.dtype)[None, :], labels)
 
     return loss
 
@@ -95,21 +106,27 @@ def ldam(
     are to be cosines of features and class vectors (a cosine head).
 
     Args:
-        counts: training examples of each class, `[K]`; one without examples has the margin of a
-            class with one.
+        counts: training examples of each class, `[K]`, or their proportions, none of which is 0
+            then; a class without examples has the margin of one with a single example.
         max_margin: the margin of the rarest class.
         scale: s.
 
     Raises:
-        ValueError: a count is negative or not finite, or all are 0.
+        ValueError: a count is negative or not finite, or all are 0; a proportion is 0; `max_margin`
+            is negative, `scale` not positive, or one not finite; (from the loss) the logits are
+            not of K classes, or as `cross_entropy`.
     """
-    check_counts(np.asarray(counts))
-    margins = np.maximum(np.asarray(counts, np.float64), 1) ** -0.25
-    margins = jnp.asarray(max_margin * margins / margins.max(), jnp.float32)
+    check_number("ldam", "max_margin", max_margin, least=0)
+    check_number("ldam", "scale", scale, above=0)
+    margins = _at_least_one_example("ldam", counts) ** -0.25
+    margins = max_margin * margins / margins.max()
 
     def loss(logits, labels):
+        check_shape("ldam", "logits", logits, (None, *margins.shape))
+        logits = wide(logits)
         mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-        return cross_entropy(scale * (logits - margins[None, :] * mine), labels)
+        of_class = jnp.asarray(margins, logits.dtype)[None, :]
+        return cross_entropy(scale * (logits - of_class * mine), labels)
 
     return loss
 
@@ -128,16 +145,24 @@ def smoothed(
         epsilon: ε, one for all classes or one for each, `[K]` (`label_aware_smoothing`).
 
     Raises:
-        ValueError: an ε is outside [0, 1).
+        ValueError: an ε is outside [0, 1); (from the loss) there is not one for each class.
     """
-    if not (np.all(np.asarray(epsilon) >= 0) and np.all(np.asarray(epsilon) < 1)):
+    epsilon = np.asarray(epsilon)
+    if not (np.all(epsilon >= 0) and np.all(epsilon < 1)):
         raise ValueError(f"smoothed: epsilon is {epsilon}; it must lie in [0, 1).")
 
     def smooth(logits, labels):
         k = logits.shape[-1]
-        share = jnp.broadcast_to(jnp.asarray(epsilon, logits.dtype), (k,))[labels]
-        of_class = jax.vmap(lambda c: loss(logits, jnp.full_like(labels, c)))(jnp.arange(k))
-        return (1 - share) * loss(logits, labels) + share * jnp.mean(of_class, axis=0)
+        if epsilon.ndim:
+            check_shape("smoothed", "epsilon", epsilon, (k,))
+        plain = loss(logits, labels)
+        labels = jnp.asarray(labels, jnp.int32)
+        share = jnp.broadcast_to(jnp.asarray(epsilon, plain.dtype), (k,))[labels]
+        of_class = jax.vmap(lambda c: loss(logits, jnp.full_like(labels, c)))(
+            jnp.arange(k, dtype=jnp.int32)
+        )
+        spread = jnp.where(is_class(labels, k), jnp.mean(of_class, axis=0), 0)
+        return (1 - share) * plain + share * spread
 
     return smooth
 
@@ -152,16 +177,19 @@ def label_aware_smoothing(
     CIFAR-100-LT of imbalance factor 100.
 
     Args:
-        counts: training examples of each class, `[K]`.
+        counts: training examples of each class, `[K]`, or their proportions.
         head: ε of the largest class.
         tail: ε of the smallest.
 
     Raises:
-        ValueError: a count is negative or not finite, or all are 0.
+        ValueError: a count is negative or not finite, or all are 0; `head` or `tail` is outside
+            [0, 1).
     """
     counts = np.asarray(counts, np.float64)
-    check_counts(counts)
-    spread = max(counts.max() - counts.min(), 1.0)
+    check_counts("label_aware_smoothing", counts)
+    for name, value in (("head", head), ("tail", tail)):
+        check_number("label_aware_smoothing", name, value, least=0, below=1)
+    spread = (counts.max() - counts.min()) or 1.0
     return tail + (head - tail) * np.sin(np.pi / 2 * (counts - counts.min()) / spread)
 
 
@@ -171,14 +199,14 @@ def inverse_frequency_weights(counts: Real[Array | np.ndarray, "k"]) -> Float[Ar
     The "proportion" baseline of the paper's tables.
 
     Args:
-        counts: training examples of each class, `[K]`.
+        counts: training examples of each class, `[K]`, or their proportions.
 
     Raises:
         ValueError: a count is negative or not finite, or all are 0.
     """
     counts = np.asarray(counts, np.float64)
-    check_counts(counts)
-    inverse = np.where(counts > 0, 1 / np.maximum(counts, 1), 0.0)
+    check_counts("inverse_frequency_weights", counts)
+    inverse = np.where(counts > 0, 1 / np.where(counts > 0, counts, 1), 0.0)
     return jnp.asarray(inverse * (counts.size / inverse.sum()), jnp.float32)
 
 
@@ -199,15 +227,14 @@ def effective_number_weights(
         beta: β, in [0, 1).
 
     Raises:
-        ValueError: `beta` is outside [0, 1), a count is negative or not finite, or all are 0.
-        AssertionError: `counts` is not a vector.
+        ValueError: `beta` is outside [0, 1); the counts are not a vector, one is negative, not
+            finite or a proportion, or all are 0.
     """
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta is {beta}; it must lie in [0, 1), for example 0.9999")
+    check_number("effective_number_weights", "beta", beta, least=0, below=1)
+    check_shape("effective_number_weights", "counts", counts, (None,))
     if not isinstance(counts, jax.core.Tracer):
-        check_counts(np.asarray(counts))
+        check_counts("effective_number_weights", counts, whole=True)
     n = jnp.asarray(counts, dtype=float)
-    chex.assert_rank(n, 1)
     log_beta = math.log(beta) if beta > 0 else -math.inf
     # 1 - β cancels in the scaling; expm1 keeps the digits of 1 - β^n where β^n is near 1.
     effective_number = -jnp.expm1(jnp.maximum(n, 1) * log_beta)
@@ -215,17 +242,41 @@ def effective_number_weights(
     return weights * (n.size / weights.sum())
 
 
-def check_counts(counts: Real[np.ndarray, "k"]) -> None:
-    """Raises ValueError where counts of examples cannot be, or no class has any."""
-    if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        raise ValueError(f"class counts must be finite and at least 0; they are {counts}")
-    if not counts.any():
-        raise ValueError("all class counts are 0: there is no class to weight")
+def log_prior(
+    where: str, counts: Real[Array | np.ndarray, "k"], *, single: bool = False
+) -> Float[np.ndarray, "k"]:
+    """log π, π the class frequencies.
 
+    Args:
+        where: the function that the counts are given to.
+        counts: training examples of each class, or their proportions.
+        single: whether a class without examples counts as one with a single example; otherwise it
+            has a number as low as float32 allows without an infinity.
 
-def _log_prior(counts):
+    Raises:
+        ValueError: a count is negative or not finite, or all are 0; with `single`, a proportion
+            is 0.
+    """
+    if single:
+        total = np.asarray(counts, np.float64).sum()
+        return np.log(_at_least_one_example(where, counts) / total)
     counts = np.asarray(counts, np.float64)
-    check_counts(counts)
-    # Where there is no example, as low as float32 allows without an infinity.
-    prior = np.log(np.maximum(counts, 1) / counts.sum())
-    return jnp.asarray(np.where(counts > 0, prior, -1e30), jnp.float32)
+    check_counts(where, counts)
+    prior = np.log(np.where(counts > 0, counts, 1) / counts.sum())
+    return np.where(counts > 0, prior, -1e30)
+
+
+def wide(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
+    """Logits in float32, or wider if they are."""
+    logits = jnp.asarray(logits)
+    is_wide = jnp.issubdtype(logits.dtype, jnp.floating) and logits.dtype.itemsize >= 4
+    return logits if is_wide else logits.astype(jnp.float32)
+
+
+def _at_least_one_example(where: str, counts: Real[Array | np.ndarray, "k"]) -> np.ndarray:
+    """Counts, with 1 for 0, or proportions, of which none may be 0."""
+    counts = np.asarray(counts, np.float64)
+    check_counts(where, counts)
+    if (counts == 0).any():
+        check_counts(where, counts, whole=True)
+    return np.where(counts > 0, counts, 1)

@@ -5,11 +5,13 @@ calibration bins. Statistics of batches add up to the statistics of their union;
 a function of the sums, taken once. Metrics are fractions; only `summarise` speaks in percent.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Real
+
+from otrw_jax.checks import check_counts, check_labels, check_number, check_shape, is_class
 
 
 def confusion_matrix(
@@ -22,18 +24,23 @@ def confusion_matrix(
 
     Args:
         predictions: predicted classes, in 0..K-1.
-        labels: true classes, in 0..K-1. Where the mask is False, any value may stand.
+        labels: true classes, in 0..K-1. Where the mask is False, any value may stand. Where labels
+            or predictions are traced, any other, such as -1 of padding, does not count.
         num_classes: K.
         mask: True for the examples that count; absent, all do.
 
     Raises:
-        AssertionError: the arguments are not vectors of one length.
+        ValueError: the arguments are not vectors of one length, or one that is not traced holds
+            something other than classes.
     """
-    chex.assert_rank(predictions, 1)
-    counted = _counted(predictions.shape[0], mask)
-    chex.assert_equal_shape([predictions, labels, counted])
+    check_number("confusion_matrix", "num_classes", num_classes, least=1)
+    check_shape("confusion_matrix", "predictions", predictions, (None,))
+    labels, counted = _counted("confusion_matrix", labels, len(predictions), num_classes, mask)
+    predictions, known = _counted(
+        "confusion_matrix: predictions", predictions, len(predictions), num_classes, mask
+    )
     zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
-    return zeros.at[labels, predictions].add(counted.astype(jnp.int32))
+    return zeros.at[labels, predictions].add((counted & known).astype(jnp.int32))
 
 
 def top1_error(confusion: Int[Array, "k k"]) -> Float[Array, ""]:
@@ -65,12 +72,19 @@ def shot_accuracy(
     Open World, CVPR 2019, section 4.
 
     Raises:
-        ValueError: `few` is above `many`.
-        AssertionError: the confusion matrix and the counts differ in their number of classes.
+        ValueError: `few` is above `many`, the counts are no counts, or the confusion matrix is not
+            of their classes.
     """
+    check_number("shot_accuracy", "few", few)
+    check_number("shot_accuracy", "many", many)
     if few > many:
-        raise ValueError(f"few ({few}) is above many ({many}): no class would be medium-shot")
-    chex.assert_shape(confusion, (len(train_counts), len(train_counts)))
+        raise ValueError(
+            f"shot_accuracy: few is {few}, above many, {many}; no class would be medium-shot."
+        )
+    check_shape("shot_accuracy", "train_counts", train_counts, (None,))
+    if not isinstance(train_counts, jax.core.Tracer):
+        check_counts("shot_accuracy", train_counts, whole=True)
+    check_shape("shot_accuracy", "confusion", confusion, (len(train_counts), len(train_counts)))
     counts = jnp.asarray(train_counts)
     accuracy = per_class_accuracy(confusion)
     groups = {
@@ -111,16 +125,17 @@ def calibration_bins(
 
     Args:
         logits: unnormalised log-probabilities of the K classes.
-        labels: true classes, in 0..K-1.
+        labels: true classes, in 0..K-1, as of `confusion_matrix`.
         num_bins: number of bins, M.
         mask: True for the examples that count; absent, all do.
 
     Raises:
-        AssertionError: the shapes are not `[n k]`, `[n]` and `[n]`.
+        ValueError: the shapes are not `[n k]`, `[n]` and `[n]`, a label that is not traced is of no
+            class, or `num_bins` is less than 1.
     """
-    chex.assert_rank(logits, 2)
-    counted = _counted(logits.shape[0], mask)
-    chex.assert_shape((labels, counted), (logits.shape[0],))
+    check_number("calibration_bins", "num_bins", num_bins, least=1)
+    check_shape("calibration_bins", "logits", logits, (None, None))
+    labels, counted = _counted("calibration_bins", labels, *logits.shape, mask)
     confidence = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
     correct = (logits.argmax(axis=-1) == labels) & counted
     bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
@@ -158,8 +173,7 @@ def summarise(
         many, few: bounds of the groups; see `shot_accuracy`.
 
     Raises:
-        ValueError: `few` is above `many`.
-        AssertionError: the confusion matrix and the counts differ in their number of classes.
+        ValueError: as `shot_accuracy`.
     """
     shots = shot_accuracy(confusion, train_counts, many, few)
     fractions = {
@@ -171,8 +185,19 @@ def summarise(
     return {name: 100 * float(value) for name, value in jax.device_get(fractions).items()}
 
 
-def _counted(size: int, mask: Bool[Array, "n"] | None) -> Bool[Array, "n"]:
-    return jnp.ones(size, bool) if mask is None else jnp.asarray(mask, bool)
+def _counted(
+    where: str, labels: Int[Array, "n"], size: int, num_classes: int, mask: Bool[Array, "n"] | None
+) -> tuple[Int[Array, "n"], Bool[Array, "n"]]:
+    """Labels in int32, 0 for those that do not count, and which do."""
+    check_shape(where, "labels", labels, (size,))
+    counted = np.ones(size, bool) if mask is None else mask
+    check_shape(where, "mask", counted, (size,))
+    if any(isinstance(x, jax.core.Tracer) for x in (labels, counted)):
+        check_labels(where, jax.ShapeDtypeStruct(labels.shape, labels.dtype), num_classes)
+    else:
+        check_labels(where, np.asarray(labels)[np.asarray(counted, bool)], num_classes)
+    counted = jnp.asarray(counted, bool) & is_class(labels, num_classes)
+    return jnp.where(counted, jnp.asarray(labels, jnp.int32), 0), counted
 
 
 def _ratio(total: Real[Array, "..."], count: Int[Array, "..."]) -> Float[Array, "..."]:

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from otrw_jax.losses import check_counts
+from otrw_jax.checks import check_counts, check_number, check_shape
+from otrw_jax.losses import log_prior, wide
 from otrw_jax.ot.transport import EntropicOT, transport
 
 # -log of the smallest normal float32: the cost of a probability that is smaller, or 0.
@@ -23,16 +24,19 @@ def adjust_logits(
 
     Args:
         logits: of a network trained on the plain cross-entropy.
-        counts: training examples of each class, `[K]`.
+        counts: training examples of each class, `[K]`, or their proportions, none of which is 0
+            then.
         tau: τ.
 
     Raises:
-        ValueError: a count is negative or not finite, or all are 0.
+        ValueError: a count is negative or not finite, or all are 0; a proportion is 0; τ is not
+            finite; the logits are not of K classes.
     """
-    counts = np.asarray(counts, np.float64)
-    check_counts(counts)
-    log_prior = np.log(np.maximum(counts, 1) / counts.sum())
-    return logits - tau * jnp.asarray(log_prior, logits.dtype)[None, :]
+    check_number("adjust_logits", "tau", tau)
+    prior = log_prior("adjust_logits", counts, single=True)
+    check_shape("adjust_logits", "logits", logits, (None, *prior.shape))
+    given, logits = logits, wide(logits)
+    return _like(given, logits - tau * jnp.asarray(prior, logits.dtype)[None, :])
 
 
 def ot_correction(
@@ -70,18 +74,28 @@ def ot_correction(
             classes' masses that are approached.
 
     Raises:
-        ValueError: `marginal` is not K finite numbers of at least 0 with a positive sum, or
-            `epsilon` or `iterations` is not positive.
+        ValueError: the logits are no matrix, `marginal` is not K finite numbers of at least 0 with
+            a positive sum, or `epsilon` or `iterations` is not positive.
     """
+    check_number("ot_correction", "epsilon", epsilon, above=0)
+    check_number("ot_correction", "iterations", iterations, least=1)
+    check_shape("ot_correction", "logits", logits, (None, None))
+    given, logits = logits, wide(logits)
     n, k = logits.shape
     marginal = np.ones(k) if marginal is None else np.asarray(marginal, np.float64)
-    if marginal.shape != (k,):
-        raise ValueError(f"ot_correction: marginal has shape {marginal.shape}; it must be ({k},).")
-    check_counts(marginal)
+    check_shape("ot_correction", "marginal", marginal, (k,))
+    check_counts("ot_correction", marginal, name="marginal")
     marginal = jnp.asarray(marginal / marginal.sum(), logits.dtype)
     cost = jnp.minimum(-jax.nn.log_softmax(logits, axis=-1), _LARGEST_COST)
     ot = EntropicOT(epsilon=epsilon, max_iterations=iterations)
     g = transport(jnp.full((n,), 1 / n, logits.dtype), cost, marginal, ot=ot).g
     # The plan is exp((f + g - cost) / ε); f falls out of a row that is scaled to sum to one.
     rows = (g[None, :] - cost) / epsilon
-    return jax.nn.log_softmax(jnp.where(marginal[None, :] > 0, rows, -1e30), axis=-1)
+    rows = jnp.where(marginal[None, :] > 0, rows, -1e30)
+    return _like(given, jax.nn.log_softmax(rows, axis=-1))
+
+
+def _like(given: Float[Array, "n k"], logits: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """The logits in the type of those that were given, where that is a floating one."""
+    floating = jnp.issubdtype(given.dtype, jnp.floating)
+    return logits.astype(given.dtype) if floating else logits

@@ -6,10 +6,19 @@ that begins at that step; `sampled` gives it to a Method. Examples are drawn wit
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from otrw_jax.checks import (
+    check_counts,
+    check_labels,
+    check_number,
+    check_shape,
+    class_counts,
+    is_class,
+)
 from otrw_jax.methods.base import Method
 
 Sampler = Callable[[Int[Array, ""], Int[Array, "N"]], Float[Array, "N"]]
@@ -24,11 +33,17 @@ def class_power(num_classes: int, q: float) -> Sampler:
     Args:
         num_classes: K; a class without examples is never drawn.
         q: the power, from 0 to 1.
+
+    Raises:
+        ValueError: `q` is outside [0, 1]; (from the sampler) a label that is not traced is of no
+            class. Traced ones of no class are never drawn.
     """
+    check_number("class_power", "num_classes", num_classes, least=1)
+    check_number("class_power", "q", q, least=0, most=1)
 
     def sampler(step, labels):
         del step
-        return (_counts(labels, num_classes) ** (q - 1.0))[labels]
+        return _of_examples(_counts(labels, num_classes) ** (q - 1.0), labels)
 
     return sampler
 
@@ -40,21 +55,39 @@ def progressive(num_classes: int, total_steps: int) -> Sampler:
         num_classes: K.
         total_steps: steps over which the class-balanced share grows; those before the last epoch in
             the authors' program.
+
+    Raises:
+        ValueError: `total_steps` is less than 1; (from the sampler) as that of `class_power`.
     """
+    check_number("progressive", "num_classes", num_classes, least=1)
+    check_number("progressive", "total_steps", total_steps, least=1)
 
     def sampler(step, labels):
         counts = _counts(labels, num_classes)
-        present = jnp.sum(jnp.bincount(labels, length=num_classes) > 0)
+        present = jnp.sum(class_counts(labels, num_classes) > 0)
         share = jnp.clip(step / total_steps, 0.0, 1.0)
         instance, balanced = 1 / labels.shape[0], 1 / (present * counts)
-        return ((1 - share) * instance + share * balanced)[labels]
+        return _of_examples((1 - share) * instance + share * balanced, labels)
 
     return sampler
 
 
 def by_weights(weights: Float[Array, "N"]) -> Sampler:
-    """By given weights of the examples, at least 0."""
-    return lambda step, labels: weights
+    """By given weights of the examples, at least 0.
+
+    Raises:
+        ValueError: weights that are not traced are not finite, negative or all 0; (from the
+            sampler) there is not one for each example.
+    """
+    if not isinstance(weights, jax.core.Tracer):
+        check_counts("by_weights", weights, name="weights")
+
+    def sampler(step, labels):
+        del step
+        check_shape("by_weights", "weights", weights, labels.shape)
+        return weights
+
+    return sampler
 
 
 def sampled(method: Method, sampler: Sampler) -> Method:
@@ -63,4 +96,10 @@ def sampled(method: Method, sampler: Sampler) -> Method:
 
 
 def _counts(labels: Int[Array, "N"], num_classes: int) -> Float[Array, "k"]:
-    return jnp.maximum(jnp.bincount(labels, length=num_classes), 1).astype(jnp.float32)
+    check_labels("sampler", labels, num_classes)
+    return jnp.maximum(class_counts(labels, num_classes), 1).astype(jnp.float32)
+
+
+def _of_examples(of_class: Float[Array, "k"], labels: Int[Array, "N"]) -> Float[Array, "N"]:
+    """The value of each example's class, 0 where it has none."""
+    return jnp.where(is_class(labels, of_class.shape[0]), of_class[labels], 0.0)

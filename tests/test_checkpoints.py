@@ -75,6 +75,21 @@ def test_a_state_comes_back_with_its_types_and_bits(tmp_path):
     )
 
 
+def test_a_state_with_a_dict_of_paths_comes_back_as_nested_dicts(tmp_path):
+    """Optimiser states once were dicts of paths; their runs go on."""
+    state = make_state(1)
+    params = {"backbone": {}, **state.variables["params"]}
+    paths = {f"head/{name}": leaf + 1 for name, leaf in params["head"].items()}
+    trained = {**jax.tree.map(lambda _: None, params), "head": params["head"]}
+    optimizer = optax.adam(0.1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state.replace(opt_state=optimizer.init(paths)), {})
+        wanted = state.replace(opt_state=optimizer.init(trained))
+        assert_same(checkpoints.restore(jax.eval_shape(lambda: wanted)), wanted)
+        checkpoints.save(2, wanted, {})
+        assert_same(checkpoints.restore(jax.eval_shape(lambda: wanted)), wanted)
+
+
 def test_the_newest_the_stage_ends_and_the_best_are_kept(tmp_path):
     state = {"x": jnp.zeros(2)}
     kept = []

@@ -3,8 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
-from otrw_jax.features import given_features, make_keeper, make_reader, pick_copy
+from otrw_jax.features import (
+    given_features,
+    make_keeper,
+    make_reader,
+    on_frozen_backbone,
+    pick_copy,
+)
+from otrw_jax.methods.erm import erm
 from otrw_jax.train import DeviceData
 from tests.methods import problem
 
@@ -82,3 +91,13 @@ def test_a_network_that_is_given_features():
     np.testing.assert_array_equal(
         model.logits(VARIABLES["params"]["head"], z), MODEL.logits(VARIABLES["params"]["head"], z)
     )
+
+
+@pytest.mark.parametrize("trainable", [".*", "head/.*|backbone/.*", ".*kernel"])
+def test_what_is_trained_on_kept_features_lies_in_the_head(trainable):
+    method = erm(given_features(MODEL), optax.sgd(0.1), trainable=trainable)
+    start = jax.random.key(0), VARIABLES, VIEW
+    with pytest.raises(ValueError, match=r"trainable=.* matches backbone/Dense_0/"):
+        on_frozen_backbone(method, trainable).init(*start)
+    method = erm(given_features(MODEL), optax.sgd(0.1), trainable=r"(head/|tail).*")
+    assert on_frozen_backbone(method, r"(head/|tail).*").init(*start).step == 0

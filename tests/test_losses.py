@@ -44,7 +44,7 @@ def test_cross_entropy_is_finite_for_extreme_logits():
 
 @pytest.mark.parametrize("labels", [np.zeros(1, int), np.zeros((3, 1), int), np.zeros(4, int)])
 def test_cross_entropy_refuses_labels_that_would_broadcast(labels):
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"cross_entropy: labels has shape .*; it must be \(3,\)"):
         cross_entropy(jnp.zeros((3, 2)), labels)
 
 
@@ -175,7 +175,7 @@ def test_ldam_of_a_class_without_examples_is_finite():
 @pytest.mark.parametrize("make", [logit_adjusted, ldam])
 @pytest.mark.parametrize("counts", [[0, 0], [-1, 2], [np.inf, 1]])
 def test_losses_refuse_impossible_counts(make, counts):
-    with pytest.raises(ValueError, match="class counts"):
+    with pytest.raises(ValueError, match="counts"):
         make(np.array(counts, float))
 
 
@@ -205,3 +205,102 @@ def test_inverse_frequency_weights():
     found = inverse_frequency_weights(np.array([100, 10, 1, 0]))
     inverse = np.array([0.01, 0.1, 1.0, 0.0])
     np.testing.assert_allclose(found, 4 * inverse / inverse.sum(), rtol=1e-6)
+
+
+PRIOR = np.array([0.9, 0.09, 0.01])
+SCALE_FREE = {
+    "balanced_softmax": lambda n: balanced_softmax(n)(*random_logits_of_three()),
+    "logit_adjusted": lambda n: logit_adjusted(n, 1.5)(*random_logits_of_three()),
+    "ldam": lambda n: ldam(n)(*random_logits_of_three()),
+    "inverse_frequency_weights": inverse_frequency_weights,
+    "label_aware_smoothing": label_aware_smoothing,
+}
+
+
+def random_logits_of_three():
+    _, logits, labels = random_logits()
+    return logits[:, :3], labels % 3
+
+
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_proportions_serve_where_the_scale_does_not_matter(name):
+    """A prior once was a count below one, and all classes alike."""
+    of_counts, of_prior = SCALE_FREE[name](PRIOR * 1000), SCALE_FREE[name](PRIOR)
+    np.testing.assert_allclose(of_prior, of_counts, rtol=1e-5)
+    assert np.ptp(SCALE_FREE[name](np.ones(3)) - of_prior) > 0.01
+
+
+def test_proportions_are_refused_where_the_scale_matters():
+    with pytest.raises(ValueError, match=r"effective_number_weights: counts is .* of proportions"):
+        effective_number_weights(PRIOR)
+    with pytest.raises(ValueError, match=r"ldam: counts is .* of proportions; give the numbers"):
+        ldam(np.array([0.9, 0.1, 0.0]))
+
+
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "focal": focal(0.5),
+    "balanced_softmax": balanced_softmax(COUNTS),
+    "ldam": ldam(COUNTS),
+    "smoothed": smoothed(cross_entropy, np.array([0.4, 0.3, 0.2, 0.1])),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_of_no_class_are_told_or_have_no_loss(name):
+    _, logits, labels = random_logits()
+    padded = jnp.asarray(labels).at[jnp.array([0, 1, 2])].set(jnp.array([-1, 4, 255]))
+    with pytest.raises(ValueError, match="labels are whole numbers from 0 to 3; -1 is none"):
+        LOSSES[name](logits, padded)
+    found, gradient = jax.jit(
+        lambda z, y: (LOSSES[name](z, y), jax.grad(lambda z: LOSSES[name](z, y).sum())(z))
+    )(logits, padded)
+    np.testing.assert_array_equal(found[:3], 0)
+    np.testing.assert_array_equal(gradient[:3], 0)
+    np.testing.assert_allclose(found[3:], LOSSES[name](logits, labels)[3:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_and_strict_promotion(name, dtype):
+    _, logits, labels = random_logits()
+    half = logits.astype(dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        found = LOSSES[name](half, jnp.asarray(labels, jnp.uint8))
+    assert found.dtype == jnp.float32
+    wanted = LOSSES[name](half.astype(jnp.float32), labels)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [balanced_softmax, ldam])
+def test_counts_of_one_class_are_not_those_of_all(make):
+    _, logits, labels = random_logits()
+    with pytest.raises(ValueError, match=r"logits has shape \(8, 4\); it must be \(any, 1\)"):
+        make([5])(logits, labels)
+    with pytest.raises(ValueError, match=r"epsilon has shape \(1,\); it must be \(4,\)"):
+        smoothed(cross_entropy, [0.1])(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: focal(np.nan), "focal: gamma is nan"),
+        (lambda: focal(np.inf), "focal: gamma is inf"),
+        (lambda: logit_adjusted(COUNTS, np.nan), "logit_adjusted: tau is nan"),
+        (lambda: ldam(COUNTS, np.nan), "ldam: max_margin is nan"),
+        (lambda: ldam(COUNTS, 0.5, np.inf), "ldam: scale is inf"),
+        (lambda: smoothed(cross_entropy, np.nan), "smoothed: epsilon is nan"),
+        (lambda: label_aware_smoothing(COUNTS, 1.5), "label_aware_smoothing: head is 1.5"),
+        (lambda: label_aware_smoothing(COUNTS, 0.4, np.nan), "label_aware_smoothing: tail is nan"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(make, told):
+    with pytest.raises(ValueError, match=f"{told}; it must "):
+        make()
+
+
+def test_a_logit_that_is_not_a_number_stays_one():
+    _, logits, labels = random_logits()
+    logits = logits.at[2, 1].set(jnp.nan)
+    for loss in LOSSES.values():
+        np.testing.assert_array_equal(np.isnan(loss(logits, labels)), np.arange(8) == 2)

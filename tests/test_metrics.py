@@ -168,13 +168,58 @@ def test_statistics_are_the_same_under_jit():
 
 
 def test_wrong_shapes_and_bounds_are_errors():
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="it must be "):
         metrics.confusion_matrix(np.zeros(3, int), np.zeros(1, int), K)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="it must be "):
         metrics.confusion_matrix(np.zeros(3, int), np.zeros(3, int), K, np.ones(1, bool))
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="it must be "):
         metrics.calibration_bins(np.zeros((3, K)), np.zeros(1, int))
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="it must be "):
         metrics.shot_accuracy(jnp.eye(3, dtype=int), np.array([1]))
     with pytest.raises(ValueError, match="few"):
         metrics.shot_accuracy(jnp.eye(2, dtype=int), np.array([1, 2]), many=5, few=6)
+
+
+@pytest.mark.parametrize("foreign", [-1, 3, 255])
+def test_labels_of_no_class_are_told_or_do_not_count(foreign):
+    labels, predictions = jnp.array([0, 1, 2, foreign]), jnp.array([0, 2, 2, 1])
+    logits = 2 * jnp.eye(3)[predictions]
+    told = f"labels are whole numbers from 0 to 2; {foreign} is none"
+    with pytest.raises(ValueError, match=f"confusion_matrix: {told}"):
+        metrics.confusion_matrix(predictions, labels, 3)
+    with pytest.raises(ValueError, match=f"confusion_matrix: predictions: {told}"):
+        metrics.confusion_matrix(labels, predictions, 3)
+    with pytest.raises(ValueError, match=f"calibration_bins: {told}"):
+        metrics.calibration_bins(logits, labels)
+
+    jitted = jax.jit(metrics.confusion_matrix, static_argnums=2)
+    wanted = metrics.confusion_matrix(predictions[:3], labels[:3], 3)
+    np.testing.assert_array_equal(jitted(predictions, labels, 3), wanted)
+    np.testing.assert_array_equal(jitted(labels, predictions, 3), wanted.T)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        jax.jit(metrics.calibration_bins)(logits, labels),
+        metrics.calibration_bins(logits[:3], labels[:3]),
+    )
+    # Where the mask is False, any value may stand.
+    mask = jnp.arange(4) < 3
+    np.testing.assert_array_equal(metrics.confusion_matrix(predictions, labels, 3, mask), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+def test_labels_of_any_integer_type(dtype):
+    labels, predictions = np.array([0, 1, 2], dtype), jnp.array([0, 2, 2])
+    with jax.numpy_dtype_promotion("strict"):
+        found = metrics.confusion_matrix(predictions, labels, 3)
+        bins = metrics.calibration_bins(2 * jnp.eye(3, dtype=jnp.bfloat16)[predictions], labels)
+    np.testing.assert_array_equal(found, [[1, 0, 0], [0, 0, 1], [0, 0, 1]])
+    assert int(bins.correct.sum()) == 2
+
+
+def test_shot_groups_are_of_counts():
+    with pytest.raises(ValueError, match=r"shot_accuracy: counts is .* of proportions"):
+        metrics.shot_accuracy(jnp.eye(3, dtype=int), np.array([0.9, 0.09, 0.01]))
+    with pytest.raises(ValueError, match="shot_accuracy: many is nan; it must be finite"):
+        metrics.shot_accuracy(jnp.eye(2, dtype=int), np.array([1, 2]), many=np.nan)
+    with pytest.raises(ValueError, match="calibration_bins: num_bins is 0; it must be 1 or more"):
+        metrics.calibration_bins(np.zeros((3, 2)), np.zeros(3, int), 0)

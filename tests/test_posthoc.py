@@ -124,5 +124,38 @@ def test_bad_arguments():
             ot_correction(logits, marginal)
     with pytest.raises(ValueError, match="epsilon is 0"):
         ot_correction(logits, epsilon=0.0)
-    with pytest.raises(ValueError, match="max_iterations is 0"):
+    with pytest.raises(ValueError, match="iterations is 0"):
         ot_correction(logits, iterations=0)
+
+
+def test_proportions_give_what_their_counts_give():
+    found = adjust_logits(jnp.zeros((1, 3)), np.array([0.9, 0.09, 0.01]))
+    np.testing.assert_allclose(found[0], [0.10536, 2.40795, 4.60517], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"adjust_logits: counts is .* of proportions"):
+        adjust_logits(jnp.zeros((1, 3)), np.array([0.9, 0.1, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_corrected_in_float32_and_cast_back(dtype):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), dtype)
+    wide = logits.astype(jnp.float32)
+    for correct in (lambda z: adjust_logits(z, [9, 2, 1]), ot_correction):
+        with jax.numpy_dtype_promotion("strict"):
+            found = correct(logits)
+        assert found.dtype == logits.dtype
+        np.testing.assert_array_equal(found, correct(wide).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda z: adjust_logits(z, [1, 2, 3], np.nan), "adjust_logits: tau is nan"),
+        (lambda z: adjust_logits(z, [1]), r"logits has shape \(4, 3\); it must be \(any, 1\)"),
+        (lambda z: ot_correction(z, epsilon=np.inf), "ot_correction: epsilon is inf"),
+        (lambda z: ot_correction(z[0]), r"logits has shape \(3,\); it must be \(any, any\)"),
+        (lambda z: ot_correction(z, [1, 1]), r"marginal has shape \(2,\); it must be \(3,\)"),
+    ],
+)
+def test_what_is_refused(make, told):
+    with pytest.raises(ValueError, match=told):
+        make(jnp.zeros((4, 3)))

@@ -92,3 +92,30 @@ def test_several_distributions_take_turns_in_a_batch():
     assert even.sum() == odd.sum() == 3600
     np.testing.assert_allclose(even, 3600 * COUNTS / 91, atol=130)
     np.testing.assert_allclose(odd, [1200, 0, 1200, 1200], atol=130)
+
+
+@pytest.mark.parametrize("sampler", [class_power(4, 0.0), class_power(4, 0.5), progressive(4, 9)])
+def test_labels_of_no_class_are_told_or_never_drawn(sampler):
+    padded = jnp.concatenate([LABELS, jnp.array([-1, 4, 255])])
+    with pytest.raises(ValueError, match="labels are whole numbers from 0 to 3; -1 is none"):
+        sampler(jnp.asarray(9), padded)
+    with jax.numpy_dtype_promotion("strict"):
+        found = jax.jit(sampler)(jnp.asarray(9), padded)
+    np.testing.assert_array_equal(found[-3:], 0)
+    wanted = np.asarray(sampler(jnp.asarray(9), LABELS))
+    np.testing.assert_allclose(found[:-3] / found.sum(), wanted / wanted.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: class_power(4, np.nan), r"class_power: q is nan; it must be in \[0, 1\]"),
+        (lambda: class_power(0, 0.5), "class_power: num_classes is 0"),
+        (lambda: progressive(4, 0), "progressive: total_steps is 0; it must be 1 or more"),
+        (lambda: by_weights(jnp.array([1, jnp.nan])), "by_weights: weights must be finite"),
+        (lambda: by_weights(jnp.ones(3))(0, LABELS), r"weights has shape \(3,\); it must be \(91,"),
+    ],
+)
+def test_what_is_refused(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()

@@ -1,7 +1,9 @@
 """Networks that end in several branches: how the branches are named, and whose state is whose."""
 
-import flax.traverse_util
+import jax
 from jaxtyping import PyTree
+
+from otrw_jax.paths import named_leaves, path_name
 
 
 def branch_names(name: str, branches: int) -> list[str]:
@@ -21,26 +23,26 @@ def branch_names(name: str, branches: int) -> list[str]:
 
 
 def has_branch(tree: PyTree, branch: int) -> bool:
-    """Whether nested dicts hold anything under a name of branch `branch`, counted from 0."""
-    return any(_belongs(path, branch) for path in flax.traverse_util.flatten_dict(tree))
+    """Whether a pytree holds anything under a name of branch `branch`, counted from 0."""
+    return any(_belongs(path, branch) for path in named_leaves(tree))
 
 
 def keep_branch(before: PyTree, after: PyTree, branch: int) -> PyTree:
     """What is `after`, but with branch `branch`, counted from 0, as it is in `before`.
 
     Args:
-        before: nested dicts, such as batch statistics.
+        before: a pytree, such as batch statistics.
         after: the same after a pass through all branches.
         branch: the one that the pass was not for.
     """
-    old, new = (flax.traverse_util.flatten_dict(tree) for tree in (before, after))
-    kept = {path: old[path] if _belongs(path, branch) else leaf for path, leaf in new.items()}
-    return flax.traverse_util.unflatten_dict(kept)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, old, new: old if _belongs(path_name(path), branch) else new, before, after
+    )
 
 
 def _suffix(branch: int) -> str:
     return f"_branch{branch + 1}"
 
 
-def _belongs(path: tuple[str, ...], branch: int) -> bool:
-    return any(name.endswith(_suffix(branch)) for name in path)
+def _belongs(path: str, branch: int) -> bool:
+    return any(name.endswith(_suffix(branch)) for name in path.split("/"))

@@ -1,12 +1,12 @@
 """Last layers: features to logits."""
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from otrw_jax.backbones.resnet_cifar import kaiming_normal
+from otrw_jax.paths import named_leaves
 
 
 class LinearHead(nn.Module):
@@ -60,26 +60,39 @@ class CosineHead(nn.Module):
 
 
 def unit(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """Scales vectors along an axis to length one; zero vectors stay zero, with a zero gradient."""
+    """Scales vectors along an axis to length one; zero vectors stay zero, with a zero gradient.
+
+    A vector that is not finite has entries that are not a number.
+    """
     squared = jnp.sum(x**2, axis=axis, keepdims=True)
-    positive = squared > 0
-    return jnp.where(positive, x / jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    zero = squared == 0
+    return jnp.where(zero, 0.0, x / jnp.sqrt(jnp.where(zero, 1.0, squared)))
 
 
 def kernel_of(head: PyTree) -> Float[Array, "d k"]:
     """The class vectors, as columns, in the parameters of a head of one layer.
 
+    They are the leaf named `kernel`, as flax names it; where none is, the only matrix, whose rows
+    are the class vectors if it is named `weight`, as in Equinox.
+
+    Args:
+        head: parameters of the head, any pytree.
+
     Raises:
-        ValueError: there is not exactly one kernel.
+        ValueError: there is not exactly one.
     """
-    flat = flax.traverse_util.flatten_dict(head)
-    kernels = [leaf for path, leaf in flat.items() if path[-1] == "kernel"]
+    leaves = named_leaves(head)
+    # An NNX variable has its array in an attribute of its own.
+    of_layer = {path: path.removesuffix("/value").split("/")[-1] for path in leaves}
+    kernels = [path for path in leaves if of_layer[path] == "kernel"]
+    kernels = kernels or [path for path, x in leaves.items() if jnp.ndim(x) == 2]
     if len(kernels) != 1:
         raise ValueError(
-            f"the head has {len(kernels)} kernels among {['/'.join(path) for path in flat]}; this "
-            "is for a head of one layer, such as LinearHead."
+            f"the head has {len(kernels)} kernels among {list(leaves)}; this is for a head of one "
+            "layer, such as LinearHead."
         )
-    return kernels[0]
+    (path,) = kernels
+    return leaves[path].T if of_layer[path] == "weight" else leaves[path]
 
 
 def _unit_uniform(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "d k"]:

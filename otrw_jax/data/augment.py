@@ -4,11 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
+
+from otrw_jax.checks import check_shape
 
 PaddingMode = Literal["reflect", "zero"]
 
@@ -63,19 +64,30 @@ def preprocessing(
         padding: "reflect" or "zero".
 
     Raises:
-        ValueError: the name or the padding is unknown.
+        ValueError: the name or the padding is unknown; (by either function) the images are not
+            `[b h w c]` with the dataset's channels, or not whole numbers as they are stored.
     """
     if name not in _STATISTICS:
         raise ValueError(
-            f"no preprocessing for {name!r}; it must be one of {', '.join(_STATISTICS)}"
+            f"no preprocessing for {name!r}; it must be one of {', '.join(_STATISTICS)}."
         )
     _check_mode(padding)
     scale, mean, std, augmented = _STATISTICS[name]
 
+    def check(images):
+        check_shape(name, "images", images, (None, None, None, len(mean)))
+        if not jnp.issubdtype(images.dtype, jnp.integer):
+            raise ValueError(
+                f"{name}: images are {images.dtype}; give whole numbers from 0 to {scale:.0f}, as "
+                "they are stored, not scaled to 0-1 or standardised."
+            )
+
     def evaluate(inputs):
+        check(inputs)
         return standardise(inputs, mean, std, scale=scale)
 
     def train(keys, inputs):
+        check(inputs)
         if augment and augmented:
             inputs = random_crop_flip(keys, inputs, mode=padding)
         return evaluate(inputs)
@@ -130,15 +142,17 @@ def random_crop_flip(
         flip: whether to mirror.
 
     Raises:
-        ValueError: the mode is unknown, or `padding` is negative or too large to reflect.
+        ValueError: the mode is unknown, `padding` is negative or too large to reflect, the images
+            are not `[b h w c]`, or there is not a key for each.
     """
     _check_mode(mode)
+    check_shape("random_crop_flip", "images", images, (None, None, None, None))
     batch, height, width, _ = images.shape
-    chex.assert_shape(keys, (batch,))
+    check_shape("random_crop_flip", "keys", keys, (batch,))
     if padding < 0 or (mode == "reflect" and padding >= min(height, width)):
         raise ValueError(
             f"padding is {padding} for images of {height}×{width}; it must be 0 or more, "
-            "and smaller than the image's sides to reflect"
+            "and smaller than the image's sides to reflect."
         )
     offset_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), -padding, padding + 1))(
@@ -170,4 +184,4 @@ def _inside(index: Int[Array, "b n"], size: int) -> Bool[Array, "b n"]:
 
 def _check_mode(mode: str) -> None:
     if mode not in ("reflect", "zero"):
-        raise ValueError(f"padding mode is {mode!r}; it must be 'reflect' or 'zero'")
+        raise ValueError(f"padding mode is {mode!r}; it must be 'reflect' or 'zero'.")

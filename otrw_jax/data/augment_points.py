@@ -2,11 +2,11 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from otrw_jax.checks import check_number, check_shape
 from otrw_jax.data.augment import Preprocessing
 
 
@@ -29,14 +29,17 @@ def point_preprocessing(
             and the point with which farthest-point sampling starts is always the same.
 
     Raises:
-        ValueError: by either function, where clouds have fewer points than `count`.
+        ValueError: by either function, where clouds are not `[b n 3]` or have fewer points than
+            `count`.
     """
 
     def evaluate(clouds):
+        check_shape("point_preprocessing", "clouds", clouds, (None, None, 3))
         _check_count(count, clouds.shape[1])
         return clouds[:, :count].astype(jnp.float32)
 
     def train(keys, clouds):
+        check_shape("point_preprocessing", "clouds", clouds, (None, None, 3))
         if not augment:
             return evaluate(clouds)
         point_keys, drop_keys, move_keys = jnp.moveaxis(
@@ -64,7 +67,7 @@ def random_points(
         ValueError: clouds have fewer points.
     """
     batch, total, _ = clouds.shape
-    chex.assert_shape(keys, (batch,))
+    check_shape("random_points", "keys", keys, (batch,))
     _check_count(count, total)
     ids = jax.vmap(lambda key: jax.random.permutation(key, total)[:count])(keys)
     return clouds[jnp.arange(batch)[:, None], ids]
@@ -88,9 +91,8 @@ def random_drop(
         ValueError: `most` is not in [0, 1].
     """
     batch, total, _ = clouds.shape
-    chex.assert_shape(keys, (batch,))
-    if not 0 <= most <= 1:
-        raise ValueError(f"the largest ratio of dropped points is {most}; it must be in [0, 1]")
+    check_shape("random_drop", "keys", keys, (batch,))
+    check_number("random_drop", "most", most, least=0, most=1)
     draws = jax.vmap(lambda key: jax.random.uniform(key, (total + 1,)))(keys)
     dropped = draws[:, 1:] < most * draws[:, :1]
     return jnp.where(dropped[:, :, None], clouds[:, :1], clouds)
@@ -113,12 +115,14 @@ def random_scale_shift(
     Raises:
         ValueError: `scale` is not a range of positive numbers, or `shift` is negative.
     """
-    chex.assert_shape(keys, (clouds.shape[0],))
+    check_shape("random_scale_shift", "keys", keys, clouds.shape[:1])
     low, high = scale
-    if not 0 < low <= high:
-        raise ValueError(f"scale is {scale}; it must be two positive numbers, the lower one first")
-    if shift < 0:
-        raise ValueError(f"shift is {shift}; it must be 0 or more")
+    if not 0 < low <= high < float("inf"):
+        raise ValueError(
+            f"random_scale_shift: scale is {scale}; it must be two positive numbers, the lower one "
+            "first."
+        )
+    check_number("random_scale_shift", "shift", shift, least=0)
     draws = jax.vmap(lambda key: jax.random.uniform(key, (4,)))(keys)
     factors = low + (high - low) * draws[:, :1]
     shifts = shift * (2 * draws[:, 1:] - 1)
@@ -127,4 +131,4 @@ def random_scale_shift(
 
 def _check_count(count: int, total: int) -> None:
     if not 1 <= count <= total:
-        raise ValueError(f"count is {count} for clouds of {total} points; it must be 1 to {total}")
+        raise ValueError(f"count is {count} for clouds of {total} points; it must be 1 to {total}.")

@@ -10,9 +10,12 @@ from jax import Array
 from jaxtyping import Float, Real
 
 from otrw_jax.backbones.heads import kernel_of
-from otrw_jax.losses import check_counts
+from otrw_jax.checks import check_counts, check_number
 from otrw_jax.methods.base import Method
 from otrw_jax.model import Model
+
+# Where the head's own parameters go, if they are no dict that takes the adapter's.
+_GIVEN = "given"
 
 
 class Adapter(NamedTuple):
@@ -60,7 +63,11 @@ def disalign(scale: float = 1.0) -> Adapter:
 
     Args:
         scale: where s starts.
+
+    Raises:
+        ValueError: `scale` is not finite.
     """
+    check_number("disalign", "scale", scale)
 
     def parameters(d, k):
         return {
@@ -87,16 +94,17 @@ def disalign_weights(counts: Real[Array | np.ndarray, "k"], rho: float = 1.2) ->
     the others share the K.
 
     Args:
-        counts: training examples of each class, `[K]`.
+        counts: training examples of each class, `[K]`, or their proportions.
         rho: ρ; 0 weights all classes alike, 1 by the inverse frequency. 1.2 is the authors' for
             ImageNet-LT.
 
     Raises:
-        ValueError: a count is negative or not finite, or all are 0.
+        ValueError: a count is negative or not finite, or all are 0; ρ is not finite.
     """
+    check_number("disalign_weights", "rho", rho)
     counts = np.asarray(counts, np.float64)
-    check_counts(counts)
-    powers = np.where(counts > 0, np.maximum(counts, 1) ** -rho, 0.0)
+    check_counts("disalign_weights", counts)
+    powers = np.where(counts > 0, np.where(counts > 0, counts, 1) ** -rho, 0.0)
     return jnp.asarray(powers * (counts.size / powers.sum()), jnp.float32)
 
 
@@ -111,7 +119,8 @@ def adapted(
 
     `adapted(model, lws(), lambda model, trainable: erm(model, optimizer, trainable=trainable,
     batch_norm=False))` is LWS. `init` adds the adapter's parameters to those of the head, at
-    `"head/<name>"`; `Method.logits` reads such a head.
+    `"head/<name>"`; parameters of the head that are no dict go to `"head/given"`. `Method.logits`
+    reads such a head.
 
     Args:
         model: the network; its head is of one layer, and its trained variables go to `init`.
@@ -129,6 +138,7 @@ def adapted(
 
     def logits(head, z):
         own = {name: leaf for name, leaf in head.items() if name not in names}
+        own = own.get(_GIVEN, own)
         return adapter.logits({name: head[name] for name in names}, z, model.logits(own, z))
 
     trainable = "head/.*" if with_head else f"head/({'|'.join(names)})"
@@ -136,12 +146,14 @@ def adapted(
 
     def init(key, variables, data):
         params = variables["params"]
-        head = params["head"]
-        if taken := sorted(set(names) & set(head)):
+        given = params["head"]
+        head = given if isinstance(given, dict) else {}
+        if taken := sorted({*names, _GIVEN} & head.keys()):
             raise ValueError(
                 f"adapted: the head has {taken} already; start from a network without an adapter."
             )
-        head = {**head, **adapter.parameters(*kernel_of(head).shape)}
+        own = head or {_GIVEN: given}
+        head = {**own, **adapter.parameters(*kernel_of(given).shape)}
         return method.init(key, {**variables, "params": {**params, "head": head}}, data)
 
     return method._replace(init=init, logits=logits)

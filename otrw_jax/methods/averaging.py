@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Int, PyTree
+from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Method
 
 
@@ -43,8 +44,7 @@ def averaged(method: Method, decay: float) -> Method:
     Raises:
         ValueError: the decay is outside [0, 1).
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"averaged: decay is {decay}; it must lie in [0, 1), for example 0.999.")
+    check_number("averaged", "decay", decay, least=0, below=1)
 
     def init(key, variables, data):
         inner = method.init(key, variables, data)
@@ -54,7 +54,9 @@ def averaged(method: Method, decay: float) -> Method:
         inner, metrics = method.step(state.inner, batch, meta)
         t = inner.step.astype(jnp.float32)
         share = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
-        average = optax.incremental_update(inner.variables, state.variables, share)
+        average = jax.tree.map(
+            lambda new, old: _moved(new, old, share), inner.variables, state.variables
+        )
         return AveragedState(inner, average), metrics
 
     def refresh(state, data):
@@ -69,3 +71,9 @@ def averaged(method: Method, decay: float) -> Method:
         refresh=method.refresh and refresh,
         sampling=method.sampling and sampling,
     )
+
+
+def _moved(new: Array, old: Array, share: Float[Array, ""]) -> Array:
+    """The old value, moved by a share towards the new one; a count or a key is the new one."""
+    moves = jnp.issubdtype(new.dtype, jnp.inexact)
+    return optax.incremental_update(new, old, share) if moves else new

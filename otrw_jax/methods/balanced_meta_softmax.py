@@ -8,9 +8,17 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree, Real
 
+from otrw_jax.checks import check_number, class_counts, is_class
 from otrw_jax.losses import balanced_softmax, cross_entropy
-from otrw_jax.methods.base import Method, classification_metrics, global_sum, split_params
+from otrw_jax.methods.base import (
+    Method,
+    check_data,
+    classification_metrics,
+    global_sum,
+    split_params,
+)
 from otrw_jax.methods.meta_learning import (
+    check_rates,
     descend,
     losses_on,
     mean_gradient,
@@ -75,7 +83,7 @@ def balanced_meta_softmax(
         model: the network.
         optimizer: of the network.
         rate_optimizer: of φ; in the authors' program Adam, at 0.01, or 0.001 for Places-LT.
-        counts: training examples of each class, `[K]`.
+        counts: training examples of each class, `[K]`, or their proportions.
         virtual_learning_rate: of (a), or a schedule of the step's number. In the authors' program
             the virtual step is one of the network's optimiser, with its momentum and decay.
         temperature: of the softmax that stands in for the draw; 1 in the authors' program.
@@ -90,11 +98,13 @@ def balanced_meta_softmax(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: the temperature is not positive, a count is negative or not finite, or all are
-            0; from `init`, no meta set.
+        ValueError: the temperature is not positive, `meta_batch` is less than 1, another number is
+            not finite, a count is negative or not finite, or all are 0; from `init`, no meta set,
+            or as `check_data`.
     """
-    if not temperature > 0:
-        raise ValueError(f"balanced_meta_softmax: temperature is {temperature}; it must be > 0.")
+    check_number("balanced_meta_softmax", "temperature", temperature, above=0)
+    check_number("balanced_meta_softmax", "initial", initial)
+    check_rates("balanced_meta_softmax", meta_batch, virtual_learning_rate)
     loss = balanced_softmax(counts)
     counts = np.asarray(counts, np.float64)
     present = jnp.asarray(counts > 0)
@@ -104,9 +114,10 @@ def balanced_meta_softmax(
         return jnp.where(present, log_rates, -1e30)
 
     def init(key, variables, data):
+        check_data(model, variables, data, len(counts))
         require_meta_set("balanced_meta_softmax", data)
         trained, _ = split_params(variables["params"], trainable)
-        log_rates = jnp.asarray((1 - initial) * np.log(np.maximum(counts, 1)), jnp.float32)
+        log_rates = jnp.asarray((1 - initial) * np.log(np.where(present, counts, 1)), jnp.float32)
         return BalancedMetaSoftmaxState(
             step=jnp.zeros((), jnp.int32),
             key=key,
@@ -117,8 +128,9 @@ def balanced_meta_softmax(
         )
 
     def sampling(state, labels):
-        own = jnp.bincount(labels, length=counts.shape[0])[labels]
-        return jax.nn.softmax(present_only(state.log_rates))[labels] / own
+        own = class_counts(labels, counts.shape[0])[labels]
+        drawn = jax.nn.softmax(present_only(state.log_rates))[labels] / own
+        return jnp.where(is_class(labels, counts.shape[0]), drawn, 0.0)
 
     def step(state, batch, meta):
         trained, frozen = split_params(state.variables["params"], trainable)

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PyTree
+
+from otrw_jax.checks import check_examples, is_class
+from otrw_jax.model import Model, predict
+from otrw_jax.paths import named_leaves
 
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Name to (sum, count): added over steps and devices, divided once at the end."""
@@ -77,40 +80,103 @@ class Method(NamedTuple):
     correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None
 
 
-def split_params(params: PyTree, trainable: str) -> tuple[dict, dict]:
+def check_data(
+    model: Model, variables: PyTree, data: TrainingData, num_classes: int | None = None
+) -> None:
+    """Raises a ValueError where data do not fit one another, a method or its network.
+
+    Every method's `init` begins with it. Traced labels are not checked.
+
+    Args:
+        model: the network.
+        variables: what it starts from.
+        data: the training set and the meta set; inputs that are None are not checked.
+        num_classes: K of the method, where it is given one.
+    """
+    k = data.num_classes
+    if num_classes not in (None, k):
+        raise ValueError(
+            f"the method is for {num_classes} classes and the data have {k}; give both the same."
+        )
+    check_examples("training set", data.train.inputs, data.train.labels, k)
+    inputs = data.train.inputs
+    if data.meta is not None:
+        check_examples("meta set", data.meta.inputs, data.meta.labels, k)
+        inputs = data.meta.inputs if inputs is None else inputs
+        kinds = [jax.tree.map(lambda x: x.shape[1:], x) for x in (inputs, data.meta.inputs)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"a training input has shape {kinds[0]} and a meta input {kinds[1]}; both go "
+                "through one network."
+            )
+    if inputs is not None:
+        logits = jax.eval_shape(lambda v, x: predict(model, v, x), variables, inputs)
+        if logits.shape[1:] != (k,):
+            raise ValueError(
+                f"the network's logits have shape {logits.shape} and the data {k} classes; give "
+                "its head an output for each class."
+            )
+
+
+def split_params(params: PyTree, trainable: str) -> tuple[PyTree, PyTree]:
     """Splits parameters into those whose path a regular expression matches, and the others.
 
     Args:
-        params: nested dicts `{"backbone": ..., "head": ...}`.
-        trainable: matched against the whole path, such as `"head/Dense_0/kernel"`; `".*"` is
-            everything and `"head/.*"` the last layer.
+        params: `{"backbone": ..., "head": ...}`, of any pytrees: dicts, tuples, modules.
+        trainable: matched against the whole path as `jax.tree_util.keystr` names it, such as
+            `"head/Dense_0/kernel"`, `"head/0"` of a tuple or `"head/weight"` of an Equinox module;
+            `".*"` is everything and `"head/.*"` the last layer.
 
     Returns:
-        Two flat dicts from path to array. Differentiate a function of the first alone and nothing
-        is propagated back through the rest.
+        Two trees like `params`, each with None in place of what the other has, so that an optimiser
+        is given the tree as it is. Differentiate a function of the first alone and nothing is
+        propagated back through the rest.
 
     Raises:
-        ValueError: nothing matches.
+        ValueError: nothing matches, or `trainable` is no regular expression.
     """
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    trained = {path: leaf for path, leaf in flat.items() if re.fullmatch(trainable, path)}
-    if not trained:
+    leaves, chosen = named_leaves(params), matching_paths(params, trainable)
+    if not chosen:
         raise ValueError(
             f"trainable={trainable!r} matches no parameter; the paths are like "
-            f"{', '.join(list(flat)[:3])}."
+            f"{', '.join(list(leaves)[:3])}."
         )
-    return trained, {path: leaf for path, leaf in flat.items() if path not in trained}
+    tree, matches = jax.tree.structure(params), [path in chosen for path in leaves]
+    both = list(zip(matches, leaves.values(), strict=True))
+    trained = tree.unflatten([leaf if match else None for match, leaf in both])
+    frozen = tree.unflatten([None if match else leaf for match, leaf in both])
+    return trained, frozen
 
 
-def merge_params(trained: dict, frozen: dict) -> PyTree:
+def matching_paths(params: PyTree, trainable: str) -> set[str]:
+    """Paths of the parameters that `split_params` would train.
+
+    Raises:
+        ValueError: `trainable` is no regular expression.
+    """
+    try:
+        pattern = re.compile(trainable)
+    except re.error as error:
+        raise ValueError(
+            f"trainable={trainable!r} is no regular expression: {error}; take one such as "
+            "'.*' or 'head/.*'."
+        ) from error
+    return {path for path in named_leaves(params) if pattern.fullmatch(path)}
+
+
+def merge_params(trained: PyTree, frozen: PyTree) -> PyTree:
     """Puts together what `split_params` took apart."""
-    merged = flax.traverse_util.unflatten_dict({**frozen, **trained}, sep="/")
-    return {"backbone": {}, "head": {}, **merged}
+    return jax.tree.map(
+        lambda mine, other: other if mine is None else mine,
+        trained,
+        frozen,
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
-def trains_backbone(trained: dict) -> bool:
-    """Whether any of the trained parameters lies in the backbone."""
-    return any(path.startswith("backbone/") for path in trained)
+def trains_backbone(trained: PyTree) -> bool:
+    """Whether any of the trained parameters, as `split_params` gives them, lies in the backbone."""
+    return bool(jax.tree.leaves(trained["backbone"]))
 
 
 def global_sum(tree: PyTree, axis_name: str | None) -> PyTree:
@@ -124,8 +190,13 @@ def classification_metrics(
     labels: Int[Array, "b"],
     axis_name: str | None,
 ) -> Metrics:
-    """Unweighted loss and error of a batch, as (sum, count) over all devices."""
-    wrong = jnp.argmax(logits, axis=-1) != labels
-    count = jnp.full((), labels.shape[0], jnp.float32)
+    """Unweighted loss and error of a batch, as (sum, count) over all devices.
+
+    Labels of no class, such as -1 of padding, do not count; their loss is 0, as `cross_entropy`
+    has it.
+    """
+    known = is_class(labels, logits.shape[-1])
+    wrong = known & (jnp.argmax(logits, axis=-1) != jnp.asarray(labels, jnp.int32))
+    count = jnp.sum(known, dtype=jnp.float32)
     errors = jnp.sum(wrong, dtype=jnp.float32)
     return global_sum({"loss": (jnp.sum(losses), count), "error": (errors, count)}, axis_name)

@@ -9,10 +9,12 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree, Real
 
 from otrw_jax.backbones.branches import has_branch, keep_branch
+from otrw_jax.checks import check_counts, check_number, is_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
     Batch,
     Method,
+    check_data,
     classification_metrics,
     global_sum,
     merge_params,
@@ -66,7 +68,8 @@ def bbn(
             do not share as `otrw_jax.backbones.branches` does; its features are those of the first
             branch and then as many of the second.
         optimizer: any optax transformation.
-        counts: training examples of each class, `[K]`; a class without examples is never drawn.
+        counts: training examples of each class, `[K]`, or their proportions; a class without
+            examples is never drawn.
         total_steps: T, in steps, at which α reaches 0: the length of the training. The authors'
             program takes that of 100 epochs where it trains for 90, and 200 where for 180.
         steps_per_epoch: how long α stays the same; 1 for an α that moves at every step.
@@ -81,19 +84,16 @@ def bbn(
             of a training set; from `init`, the backbone has no second branch; from the step, the
             batch is not made of pairs.
     """
-    if total_steps < 1 or steps_per_epoch < 1:
-        raise ValueError(
-            f"bbn: total_steps is {total_steps} and steps_per_epoch is {steps_per_epoch}; both "
-            "must be 1 or more."
-        )
+    check_number("bbn", "total_steps", total_steps, least=1)
+    check_number("bbn", "steps_per_epoch", steps_per_epoch, least=1)
     counts = np.asarray(counts, np.float64)
-    if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
-        raise ValueError(f"bbn: class counts must be finite, at least 0, and not all 0: {counts}")
+    check_counts("bbn", counts)
     # Of an example: its class in proportion to 1 / n_c, and the examples of a class alike.
-    of_class = (counts.max() / np.maximum(counts, 1)) / np.maximum(counts, 1)
+    of_class = (counts.max() / np.where(counts > 0, counts, 1)) / np.where(counts > 0, counts, 1)
 
     def init(key, variables, data):
-        del key, data
+        del key
+        check_data(model, variables, data, len(counts))
         if not has_branch(variables["params"]["backbone"], 1):
             raise ValueError(
                 "bbn: no parameter of the backbone belongs to a second branch; take a backbone "
@@ -140,8 +140,9 @@ def bbn(
 
     def sampling(state, labels):
         del state
-        reversed_ = jnp.asarray(of_class, jnp.float32)[labels]
-        return jnp.stack([jnp.ones_like(reversed_), reversed_])
+        known = is_class(labels, len(counts))
+        reversed_ = jnp.where(known, jnp.asarray(of_class, jnp.float32)[labels], 0.0)
+        return jnp.stack([known.astype(reversed_.dtype), reversed_])
 
     return Method(init, step, sampling=sampling)
 

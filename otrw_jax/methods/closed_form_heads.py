@@ -10,6 +10,7 @@ from jaxtyping import Float, PyTree
 
 from otrw_jax import metrics
 from otrw_jax.backbones.heads import kernel_of, unit
+from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples, Method, TrainingData
 from otrw_jax.methods.corrected import without_training
 from otrw_jax.methods.ot_problem import features_in_chunks
@@ -45,8 +46,13 @@ def tau_normalised(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: from `init`, no meta set to choose τ by, or a head without exactly one kernel.
+        ValueError: τ, or one of the grid, is not finite, or the grid is empty; from `init`, no meta
+            set to choose τ by, or a head without exactly one kernel.
     """
+    for one in grid if tau is None else [tau]:
+        check_number("tau_normalised", "tau", one)
+    if not len(grid):
+        raise ValueError("tau_normalised: the grid is empty; give exponents to choose from.")
     features = evaluated_features(model)
 
     def accuracy(kernel, z, labels, tau):
@@ -150,4 +156,4 @@ def evaluated_features(model: Model) -> Callable[[PyTree, Examples], Float[Array
 def _over_length(kernel: Float[Array, "d k"], tau: Float[Array, ""]) -> Float[Array, "d k"]:
     """Columns over a power of their length; zero columns stay zero."""
     length = jnp.linalg.norm(kernel, axis=0, keepdims=True)
-    return kernel / jnp.where(length > 0, length, 1.0) ** tau
+    return kernel / jnp.where(length == 0, 1.0, length) ** tau

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import cross_entropy
-from otrw_jax.methods.base import Method, TrainingData, classification_metrics
+from otrw_jax.methods.base import Method, TrainingData, check_data, classification_metrics
 from otrw_jax.model import Model
 
 Logits = Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]]
@@ -69,6 +69,7 @@ def without_training(
 
     def init(key, variables, data):
         del key
+        check_data(model, variables, data)
         return UntrainedState(jnp.zeros((), jnp.int32), variables_of(variables, data))
 
     def step(state, batch, meta):

@@ -9,9 +9,11 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
     Method,
+    check_data,
     classification_metrics,
     global_sum,
     merge_params,
@@ -78,14 +80,17 @@ def erm(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: a negative `mixup`; from `init`, no meta set where its loss is wanted; from
+        ValueError: `mixup` or `meta_cross_entropy` is negative or not finite, or class weights are
+            not finite; from `init`, no meta set where its loss is wanted, or as `check_data`; from
             `step`, losses that are not one an example, or class weights that are not one a class.
     """
-    if mixup < 0:
-        raise ValueError(f"erm: mixup is {mixup}; it must be 0, for none, or positive.")
+    check_number("erm", "mixup", mixup, least=0)
+    check_number("erm", "meta_cross_entropy", meta_cross_entropy, least=0)
+    check_finite("erm", "class_weights", class_weights)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def init(key, variables, data):
+        check_data(model, variables, data)
         if meta_cross_entropy and data.meta is None:
             raise ValueError("erm: meta_cross_entropy needs a meta set; take meta_per_class >= 1.")
         trained, _ = split_params(variables["params"], trainable)
@@ -156,7 +161,12 @@ def deferred(weights: Float[Array, "k"], start: int) -> ClassWeights:
 
     Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS
     2019, Algorithm 1.
+
+    Raises:
+        ValueError: weights that are not finite, or a negative start.
     """
+    check_finite("deferred", "weights", weights)
+    check_number("deferred", "start", start, least=0)
     weights = jnp.asarray(weights)
     return lambda step: jnp.where(step >= start, weights, jnp.ones_like(weights))
 
@@ -172,7 +182,13 @@ def influence(alpha: float = 1000.0, floor: float = 1e-3, start: int = 0) -> Fac
         alpha: α; 1000 in the authors' program.
         floor: what keeps the factor finite.
         start: number of the first step.
+
+    Raises:
+        ValueError: `alpha` or `floor` is not positive, or `start` is negative.
     """
+    check_number("influence", "alpha", alpha, above=0)
+    check_number("influence", "floor", floor, above=0)
+    check_number("influence", "start", start, least=0)
 
     def factor(step, z, logits, labels):
         mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

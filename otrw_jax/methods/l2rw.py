@@ -8,8 +8,15 @@ from jax import Array
 from jaxtyping import Int, PyTree
 
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Method, classification_metrics, global_sum, split_params
+from otrw_jax.methods.base import (
+    Method,
+    check_data,
+    classification_metrics,
+    global_sum,
+    split_params,
+)
 from otrw_jax.methods.meta_learning import (
+    check_rates,
     descend,
     losses_on,
     mean_gradient,
@@ -70,10 +77,12 @@ def l2rw(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: from `init`, no meta set.
+        ValueError: `meta_batch` is less than 1; from `init`, no meta set, or as `check_data`.
     """
+    check_rates("l2rw", meta_batch)
 
     def init(key, variables, data):
+        check_data(model, variables, data)
         require_meta_set("l2rw", data)
         trained, _ = split_params(variables["params"], trainable)
         return L2RWState(jnp.zeros((), jnp.int32), key, variables, optimizer.init(trained))

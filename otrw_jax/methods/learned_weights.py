@@ -9,9 +9,17 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Method, classification_metrics, global_sum, split_params
+from otrw_jax.methods.base import (
+    Method,
+    check_data,
+    classification_metrics,
+    global_sum,
+    split_params,
+)
 from otrw_jax.methods.meta_learning import (
+    check_rates,
     descend,
     losses_on,
     mean_gradient,
@@ -97,16 +105,20 @@ def learned_weights(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: tau below 1, an unknown `virtual`; from `init`, no meta set.
+        ValueError: tau below 1, another number that is negative or not finite, `meta_batch` less
+            than 1, an unknown `virtual`; from `init`, no meta set, or as `check_data`.
     """
-    if not tau >= 1:
-        raise ValueError(f"learned_weights: tau is {tau}; it must be at least 1 (no decay).")
+    check_number("learned_weights", "tau", tau, least=1)
+    check_number("learned_weights", "regularisation", regularisation, least=0)
+    check_number("learned_weights", "initial", initial, least=0)
+    check_rates("learned_weights", meta_batch, virtual_learning_rate)
     if virtual not in ("gradient", "optimizer"):
         raise ValueError(
             f"learned_weights: virtual is {virtual!r}; choose 'gradient' or 'optimizer'."
         )
 
     def init(key, variables, data):
+        check_data(model, variables, data)
         require_meta_set("learned_weights", data)
         trained, _ = split_params(variables["params"], trainable)
         return LearnedWeightsState(

@@ -8,9 +8,17 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Method, classification_metrics, global_sum, split_params
+from otrw_jax.methods.base import (
+    Method,
+    check_data,
+    classification_metrics,
+    global_sum,
+    split_params,
+)
 from otrw_jax.methods.meta_learning import (
+    check_rates,
     descend,
     losses_on,
     mean_gradient,
@@ -81,11 +89,18 @@ def meta_class_weight(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: from `init`, no meta set, or class weights that are not `[K]`.
+        ValueError: a rate or `start` is negative or not finite, class weights are not finite, or
+            `meta_batch` is less than 1; from `init`, no meta set, class weights that are not `[K]`,
+            or as `check_data`.
     """
+    check_number("meta_class_weight", "start", start, least=0)
+    check_number("meta_class_weight", "weight_learning_rate", weight_learning_rate, least=0)
+    check_rates("meta_class_weight", meta_batch, virtual_learning_rate)
+    check_finite("meta_class_weight", "class_weights", class_weights)
     class_weights = jnp.asarray(class_weights, jnp.float32)
 
     def init(key, variables, data):
+        check_data(model, variables, data)
         require_meta_set("meta_class_weight", data)
         if class_weights.shape != (data.num_classes,):
             raise ValueError(

@@ -8,6 +8,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Method, TrainingData
 from otrw_jax.methods.closed_form_heads import evaluated_features, nearest_class_mean, with_head
@@ -61,10 +62,12 @@ def meta_logistic(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: l2 is not positive; from `init`, no meta set, or a class without meta example.
+        ValueError: l2 is not positive, `max_iterations` is less than 1 or `tolerance` is negative;
+            from `init`, no meta set, or a class without meta example.
     """
-    if not l2 > 0:
-        raise ValueError(f"meta_logistic: l2 is {l2}; it must be positive.")
+    check_number("meta_logistic", "l2", l2, above=0)
+    check_number("meta_logistic", "max_iterations", max_iterations, least=1)
+    check_number("meta_logistic", "tolerance", tolerance, least=0)
     features = evaluated_features(model)
 
     def head_of(variables: PyTree, data: TrainingData) -> dict[str, Array]:

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.losses import PerExampleLoss
 from otrw_jax.methods.base import Batch, Examples, TrainingData, global_sum, merge_params
 from otrw_jax.model import Model
@@ -18,6 +19,13 @@ def require_meta_set(method: str, data: TrainingData) -> None:
     """Raises ValueError where the data have no meta set, or an empty one."""
     if data.meta is None or data.meta.labels.shape[0] == 0:
         raise ValueError(f"{method} needs a meta set: take meta_per_class of 1 or more.")
+
+
+def check_rates(method: str, meta_batch: int, *rates: float | optax.Schedule) -> None:
+    """Raises ValueError where a step takes no meta example, or a rate is negative or not finite."""
+    check_number(method, "meta_batch", meta_batch, least=1)
+    for rate in rates:
+        check_number(method, "virtual_learning_rate", rate, least=0)
 
 
 def meta_batch_of(meta: Examples, size: int, key: Array, step: Int[Array, ""]) -> Examples:
@@ -40,10 +48,10 @@ def losses_on(
     model: Model,
     loss: PerExampleLoss,
     examples: Batch | Examples,
-    frozen: dict,
+    frozen: PyTree,
     model_state: PyTree,
     batch_norm: bool,
-) -> Callable[[dict], tuple[Float[Array, "b"], tuple[Float[Array, "b k"], PyTree]]]:
+) -> Callable[[PyTree], tuple[Float[Array, "b"], tuple[Float[Array, "b k"], PyTree]]]:
     """The losses of examples as a function of the trained parameters.
 
     Args:
@@ -68,23 +76,26 @@ def losses_on(
     return losses
 
 
-def mean_gradient(losses: Callable[[dict], tuple[Array, Any]], trained: dict) -> dict:
+def mean_gradient(losses: Callable[[PyTree], tuple[Array, Any]], trained: PyTree) -> PyTree:
     """Gradient of the mean of what `losses_on` gives."""
     return jax.grad(lambda trained: jnp.mean(losses(trained)[0]))(trained)
 
 
 def normalised(values: Float[Array, "b"], axis_name: str | None) -> Float[Array, "b"]:
-    """Values of at least 0 divided by their sum over all devices; zeros where all are zero."""
+    """Values of at least 0 divided by their sum over all devices; zeros where all are zero.
+
+    One value that is not a number makes all of them so.
+    """
     total = global_sum(jnp.sum(values), axis_name)
-    return values / jnp.where(total > 0, total, 1)
+    return values / jnp.where(total == 0, 1, total)
 
 
 def descend(
     optimizer: optax.GradientTransformation,
     state: Any,
-    gradient: dict,
-    trained: dict,
-    frozen: dict,
+    gradient: PyTree,
+    trained: PyTree,
+    frozen: PyTree,
     model_state: PyTree,
 ) -> Any:
     """The state after a step of the network.

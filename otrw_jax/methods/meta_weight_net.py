@@ -8,9 +8,17 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Method, classification_metrics, global_sum, split_params
+from otrw_jax.methods.base import (
+    Method,
+    check_data,
+    classification_metrics,
+    global_sum,
+    split_params,
+)
 from otrw_jax.methods.meta_learning import (
+    check_rates,
     descend,
     losses_on,
     mean_gradient,
@@ -102,11 +110,15 @@ def meta_weight_net(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: from `init`, no meta set.
+        ValueError: the virtual rate is negative or not finite, `hidden` or `meta_batch` is less
+            than 1; from `init`, no meta set, or as `check_data`.
     """
+    check_number("meta_weight_net", "hidden", hidden, least=1)
+    check_rates("meta_weight_net", meta_batch, virtual_learning_rate)
     net = WeightNet(hidden)
 
     def init(key, variables, data):
+        check_data(model, variables, data)
         require_meta_set("meta_weight_net", data)
         trained, _ = split_params(variables["params"], trainable)
         net_key, key = jax.random.split(key)

@@ -11,15 +11,19 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.backbones.heads import kernel_of
+from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
     Method,
+    check_data,
     classification_metrics,
     global_sum,
     merge_params,
     split_params,
 )
 from otrw_jax.methods.meta_learning import (
+    check_rates,
     descend,
     losses_on,
     mean_gradient,
@@ -80,7 +84,7 @@ def metasaug(
     covariance: Literal["full", "diagonal"] = "full",
     divide_by_weights: bool = True,
     keep_meta_step: bool = False,
-    class_vectors: Callable[[PyTree], Float[Array, "d k"]] = lambda head: head["Dense_0"]["kernel"],
+    class_vectors: Callable[[PyTree], Float[Array, "d k"]] = kernel_of,
     trainable: str = ".*",
     batch_norm: bool = True,
     axis_name: str | None = None,
@@ -126,12 +130,19 @@ def metasaug(
             batch, and every device takes the same step of Σ.
 
     Raises:
-        ValueError: from `init`, no meta set, or class weights that are not `[K]`; `covariance` is
-            neither of the two.
+        ValueError: a number is out of its range or not finite; from `init`, no meta set, class
+            weights that are not `[K]`, or as `check_data`; `covariance` is neither of the two.
     """
+    check_number("metasaug", "total_steps", total_steps, least=1)
+    check_number("metasaug", "start", start, least=0)
+    check_number("metasaug", "strength", strength, least=0)
+    check_number("metasaug", "covariance_learning_rate", covariance_learning_rate, least=0)
+    check_rates("metasaug", meta_batch, virtual_learning_rate)
+    check_finite("metasaug", "class_weights", class_weights)
     class_weights = jnp.asarray(class_weights, jnp.float32)
 
     def init(key, variables, data):
+        check_data(model, variables, data)
         require_meta_set("metasaug", data)
         dim, num_classes = class_vectors(variables["params"]["head"]).shape
         if class_weights.shape != (num_classes,):

@@ -9,9 +9,11 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import (
     Method,
+    check_data,
     classification_metrics,
     global_sum,
     merge_params,
@@ -95,20 +97,21 @@ def oltr(
         axis_name: mapped axis over which the batch is spread.
 
     Raises:
-        ValueError: from `init`, the training inputs are missing, or the given head has not
-            `num_classes` outputs.
+        ValueError: `centroid_weight` is negative or not finite; from `init`, the training inputs
+            are missing, or as `check_data`.
     """
-
+    check_number("oltr", "centroid_weight", centroid_weight, least=0)
     compiled_features = jax.jit(lambda variables, x: model.features(variables, x, False)[0])
 
     def split(params):
         """Trained and frozen parameters, and the memory, which is among the frozen ones."""
-        head = {name: part for name, part in params["head"].items() if name != "memory"}
-        trained, frozen = split_params({**params, "head": head}, trainable)
         memory = params["head"]["memory"]
-        return trained, {**frozen, "head/memory": memory}, memory
+        head = {**params["head"], "memory": None}
+        trained, frozen = split_params({**params, "head": head}, trainable)
+        return trained, {**frozen, "head": {**frozen["head"], "memory": memory}}, memory
 
     def init(key, variables, data):
+        check_data(model, variables, data, num_classes)
         if data.train.inputs is None:
             raise ValueError(
                 "oltr: the memory starts as the class means of the training features; give "

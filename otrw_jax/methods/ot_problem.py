@@ -9,11 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples
 from otrw_jax.ot import costs, measures
 from otrw_jax.ot.measures import Measure
 from otrw_jax.ot.transport import EntropicOT
 from otrw_jax.ot.weights import Simplex
+
+_AT_LEAST_0 = ("feature_weight", "label_weight", "virtual_learning_rate", "meta_cross_entropy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,8 @@ class OTReweighting:
             those of smaller batches: another algorithm, which spares gathering the features.
 
     Raises:
-        ValueError: an unknown choice, or choices that exclude each other.
+        ValueError: an unknown choice, choices that exclude each other, or a number out of its
+            range or not finite.
     """
 
     cost: Literal["combined", "feature", "label"] = "combined"
@@ -91,6 +95,9 @@ class OTReweighting:
                 raise ValueError(
                     f"OTReweighting.{field.name} is {value!r}; choose one of {list(choices)}."
                 )
+        for name in _AT_LEAST_0:
+            check_number("OTReweighting", name, getattr(self, name), least=0)
+        check_number("OTReweighting", "measure_size", self.measure_size, least=1)
         if self.measure == "dynamic" and self.meta_features == "step":
             raise ValueError(
                 "OTReweighting: the dynamic measure is drawn at each refresh; set "

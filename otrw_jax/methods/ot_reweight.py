@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Examples, Method, split_params
+from otrw_jax.methods.base import Examples, Method, check_data, split_params
 from otrw_jax.methods.ot_problem import OTReweighting, cost_of, features_in_chunks, measure_of
 from otrw_jax.methods.ot_step import (
     devices,
@@ -92,6 +92,7 @@ def ot_reweight(
     problem_axis = axis_name if config.problem == "batch" else None
 
     def init(key, variables, data):
+        check_data(model, variables, data, num_classes)
         require_data("ot_reweight", config, num_classes, data)
         trained, _ = split_params(variables["params"], config.trainable)
         if config.initial == "uniform":

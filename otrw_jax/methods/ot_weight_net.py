@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Method, split_params
+from otrw_jax.methods.base import Method, check_data, split_params
 from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.methods.ot_step import (
     everywhere,
@@ -108,6 +108,7 @@ def ot_weight_net(
     features = make_features(model, axis_name)
 
     def init(key, variables, data):
+        check_data(model, variables, data, num_classes)
         require_data("ot_weight_net", config, num_classes, data)
         trained, _ = split_params(variables["params"], config.trainable)
         examples = data.train if data.meta is None else data.meta

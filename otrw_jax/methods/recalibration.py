@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import Int, PyTree
 
 from otrw_jax.losses import cross_entropy
-from otrw_jax.methods.base import Method, classification_metrics
+from otrw_jax.methods.base import Method, check_data, classification_metrics
 from otrw_jax.model import Model
 from otrw_jax.samplers import class_power, sampled
 
@@ -37,7 +37,8 @@ def recalibration(model: Model, num_classes: int, *, axis_name: str | None = Non
     """
 
     def init(key, variables, data):
-        del key, data
+        del key
+        check_data(model, variables, data, num_classes)
         if not jax.tree.leaves(variables["state"]):
             raise ValueError(
                 "recalibration: the network keeps no batch statistics; take one with batch "

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otrw_jax.backbones.heads import CosineHead, LinearHead, kernel_of
+from otrw_jax.backbones.heads import CosineHead, LinearHead, kernel_of, unit
 from otrw_jax.losses import ldam
 from tests.methods.problem import jit
 
@@ -56,3 +56,10 @@ def test_class_vectors_of_a_head():
         kernel_of({**linear, "kernel": PARAMS["kernel"]})
     with pytest.raises(ValueError, match="the head has 0 kernels"):
         kernel_of({"bias": jnp.zeros(3)})
+
+
+def test_a_feature_that_is_not_a_number_stays_one():
+    z = jnp.ones((3, 3)).at[1, 0].set(jnp.nan)
+    logits = CosineHead(2).apply({"params": PARAMS}, z)
+    np.testing.assert_array_equal(np.isnan(logits), [[False] * 2, [True] * 2, [False] * 2])
+    assert (unit(jnp.zeros((2, 3)), axis=-1) == 0).all()

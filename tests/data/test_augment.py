@@ -138,3 +138,22 @@ def test_preprocessing_refuses():
         preprocessing("mnist")
     with pytest.raises(ValueError, match="padding mode is 'edge'"):
         preprocessing("cifar10", padding="edge")
+
+
+@pytest.mark.parametrize(
+    ("name", "top", "shape"), [("digits", 16, (8, 8, 1)), ("cifar10", 255, (32, 32, 3))]
+)
+def test_images_that_are_not_as_stored_are_told(name, top, shape):
+    """Scaled to 0-1 they once were taken for nearly black ones."""
+    way, images = preprocessing(name), np.zeros((2, *shape), np.uint8)
+    told = f"{name}: images are float32; give whole numbers from 0 to {top}, as they are stored"
+    for way_of in (way.evaluate, lambda x: way.train(_keys(0, 2), x)):
+        with pytest.raises(ValueError, match=told):
+            way_of(images.astype(np.float32))
+        with pytest.raises(
+            ValueError, match=rf"{name}: images has shape .*; it must be \(any, any"
+        ):
+            way_of(images[0])
+        with pytest.raises(ValueError, match=rf"any, any, any, {shape[-1]}\)"):
+            way_of(np.concatenate([images] * 2, axis=-1))
+    np.testing.assert_array_equal(way.evaluate(images.astype(np.int32)), way.evaluate(images))

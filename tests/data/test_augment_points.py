@@ -142,9 +142,21 @@ def test_refusals():
         point_preprocessing(41).evaluate(clouds)
     with pytest.raises(ValueError, match="count is 0 for clouds of 40 points"):
         random_points(keys, clouds, 0)
-    with pytest.raises(ValueError, match=r"dropped points is 1.5; it must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"random_drop: most is 1.5; it must be in \[0, 1\]"):
         random_drop(keys, clouds, most=1.5)
     with pytest.raises(ValueError, match=r"scale is \(1.25, 0.8\); it must be two positive"):
         random_scale_shift(keys, clouds, scale=(1.25, 0.8))
     with pytest.raises(ValueError, match=r"shift is -0.1; it must be 0 or more"):
         random_scale_shift(keys, clouds, shift=-0.1)
+
+
+def test_clouds_of_other_shapes_are_told():
+    way = point_preprocessing(20)
+    for shape in ((40, 3), (2, 40, 4)):
+        told = r"point_preprocessing: clouds has shape .*; it must be \(any, any, 3\)"
+        with pytest.raises(ValueError, match=told):
+            way.evaluate(np.zeros(shape))
+        with pytest.raises(ValueError, match=told):
+            way.train(_keys(0, 2), np.zeros(shape))
+    with pytest.raises(ValueError, match=r"keys has shape \(3,\); it must be \(2,\)"):
+        random_drop(_keys(0, 3), np.zeros((2, 40, 3)))

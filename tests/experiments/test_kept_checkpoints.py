@@ -95,6 +95,15 @@ def test_logits_of_a_restored_run_are_those_that_were_evaluated(whole_run):
     assert error == pytest.approx(results["last"]["error"], abs=1e-3)
 
 
+def test_inputs_that_are_not_as_stored_are_told(whole_run):
+    restored = restore(whole_run[0])
+    images = np.asarray(restored.prepared.test.inputs)[:3]
+    for wrong in (images / 16, images[0], images[:, :7], images[..., 0]):
+        with pytest.raises(ValueError, match=r"this run's are stored as uint8 of shape .*; give"):
+            restored.logits(wrong)
+    np.testing.assert_array_equal(restored.logits(images.astype(int)), restored.logits(images))
+
+
 def test_restoring_what_is_not_there(whole_run, tmp_path):
     workdir, _ = whole_run
     for number in ("0", "99"):

@@ -180,11 +180,16 @@ def test_kept_features_give_the_run_that_inputs_give(small_config, experiment, a
 
 
 def test_features_are_kept_of_a_frozen_backbone_alone(small_config):
-    for changes in ({"choices.batch_norm": True}, {"choices.trainable": ".*"}):
+    for changes in (
+        {"choices.batch_norm": True},
+        {"choices.trainable": ".*"},
+        {"choices.trainable": "head/.*|backbone/.*"},
+    ):
         config = small_config("otrw_global")
         config.stage2.otrw_global.update_from_flattened_dict(changes)
+        experiment = Experiment(config)
         with pytest.raises(ValueError, match="feature_copies keeps the features of a frozen"):
-            Experiment(config).loops(np.array([5] * 10))
+            experiment.check_stages(0, experiment.prepare(0))
 
 
 def test_a_batch_that_does_not_split_is_told(small_config):

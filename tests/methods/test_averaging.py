@@ -45,6 +45,6 @@ def test_what_the_inner_method_draws_and_refreshes():
     )
     assert_trees_equal(method.refresh(state, DATA).weights.values, state.weights.values)
     assert averaged(erm(MODEL, optax.sgd(0.1)), 0.9).refresh is None
-    with pytest.raises(ValueError, match=r"decay is 1.0; it must lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"decay is 1.0; it must be in \[0, 1\)"):
         averaged(inner, 1.0)
     assert jnp.ndim(state.step) == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from otrw_jax.methods import base
+from otrw_jax.paths import named_leaves
 
 PARAMS = {
     "backbone": {"Dense_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}},
@@ -26,7 +27,8 @@ PARAMS = {
 )
 def test_split_and_merge(trainable, paths):
     trained, frozen = base.split_params(PARAMS, trainable)
-    assert set(trained) == paths and not set(trained) & set(frozen)
+    assert set(named_leaves(trained)) == paths
+    assert set(named_leaves(frozen)) == set(named_leaves(PARAMS)) - paths
     merged = base.merge_params(trained, frozen)
     assert jax.tree.structure(merged) == jax.tree.structure(PARAMS)
     jax.tree.map(np.testing.assert_array_equal, merged, PARAMS)
@@ -36,6 +38,17 @@ def test_split_and_merge(trainable, paths):
 def test_the_whole_path_must_match():
     with pytest.raises(ValueError, match=r"trainable='head' matches no parameter; .*Dense_0"):
         base.split_params(PARAMS, "head")
+
+
+def test_a_pattern_must_be_one():
+    with pytest.raises(ValueError, match=r"trainable='head/\(' is no regular expression: .*'head/"):
+        base.split_params(PARAMS, "head/(")
+
+
+def test_all_that_is_trained_is_the_tree_as_it_is():
+    trained, frozen = base.split_params({**PARAMS, "none": None}, ".*")
+    assert jax.tree.structure(trained) == jax.tree.structure({**PARAMS, "none": None})
+    assert not jax.tree.leaves(frozen)
 
 
 def test_merge_keeps_an_empty_backbone():

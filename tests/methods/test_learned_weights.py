@@ -129,7 +129,7 @@ def test_no_meta_set():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"tau is 0\.5; it must be at least 1"):
+    with pytest.raises(ValueError, match=r"tau is 0\.5; it must be 1 or more"):
         make(tau=0.5)
     with pytest.raises(ValueError, match="virtual is 'adam'; choose 'gradient' or 'optimizer'"):
         make(virtual="adam")

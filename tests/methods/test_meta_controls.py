@@ -97,5 +97,5 @@ def test_errors(name):
     meta = jax.tree.map(lambda x: x[DATA.meta.labels != 1], DATA.meta)
     with pytest.raises(ValueError, match=r"1 of 3 classes have no meta example: 1\."):
         start(METHODS[name], DATA.replace(meta=meta))
-    with pytest.raises(ValueError, match="l2 is 0; it must be positive"):
+    with pytest.raises(ValueError, match="l2 is 0; it must be above 0"):
         meta_logistic(MODEL, NUM_CLASSES, 0)

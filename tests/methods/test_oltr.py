@@ -237,7 +237,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"give data\.train\.inputs"):
         make().init(jax.random.key(0), problem.make_variables(), inputs_missing)
     method = oltr(MODEL, optax.sgd(RATE), optax.sgd(RATE), NUM_CLASSES + 1)
-    with pytest.raises(ValueError, match="3 outputs and num_classes is 4"):
+    with pytest.raises(ValueError, match="the method is for 4 classes and the data have 3"):
         start(method)
 
 
