@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.stats import t
 
 from experiments.benchmarks.tables import spread
+from experiments.findings import chosen
 
 CONFIDENCE = 0.95
 NOT_SHOWN = "no difference shown"
@@ -59,6 +60,40 @@ def judged(
     shown = [f"{name} {said}" for name, said in verdicts.items() if said != NOT_SHOWN]
     texts = [spread(d, 1, sign=True) if d is not None else "" for d in (error, few)]
     return *texts, ", ".join(shown) or NOT_SHOWN
+
+
+def same_epochs_rows(records: list[dict]) -> list[list[str]]:
+    """Two-stage rows less as many epochs of cross-entropy, by held-out selection, as a table's.
+
+    Args:
+        records: of one data set and imbalance factor. Only runs of the same changes, the same
+            second stage's epochs and the same seeds are compared.
+
+    Returns:
+        Row, the row that is taken from it, both differences, what they show, number of seeds.
+    """
+    runs = {}
+    for record in records:
+        recipe, config = record["recipe"], record["config"]
+        setting = repr(record["changes"]), config.get(f"stage2.{recipe}.epochs")
+        runs.setdefault((record["row"], *setting), {})[record["seed"]] = record
+    rows = []
+    for (row, *setting), own in runs.items():
+        one = next(iter(own.values()))
+        for other in same_epochs(one["recipe"], one["config"]):
+            theirs = runs.get((other, *setting), {})
+            seeds = sorted(own.keys() & theirs.keys())
+            if seeds:
+                pairs = [(chosen(own[seed]), chosen(theirs[seed])) for seed in seeds]
+                error, few = _differences(pairs, "error"), _differences(pairs, "few_accuracy")
+                rows.append([f"`{row}`", f"`{other}`", *judged(error, few), str(len(seeds))])
+    return rows
+
+
+def _differences(pairs: list[tuple[dict, dict]], name: str) -> Float[np.ndarray, "n"] | None:
+    if any(name not in one or name not in other for one, other in pairs):
+        return None
+    return np.array([one[name] - other[name] for one, other in pairs])
 
 
 def same_epochs(recipe: str, fields: Mapping[str, object]) -> list[str]:

@@ -12,14 +12,14 @@ def _continued(c: Context):
 
 
 head = Recipe(
-    "cross-entropy, then as many epochs of it as others' second stage, on the head",
+    "cross-entropy continued for a second stage's epochs, head",
     _continued,
     second={},
     first="cross-entropy",
 )
 
 whole_network = Recipe(
-    "cross-entropy, then as many epochs of it as others' second stage, on the whole network",
+    "cross-entropy continued for a second stage's epochs, whole network",
     _continued,
     second={"trainable": ".*", "batch_norm": True, "feature_copies": 0},
     first="cross-entropy",

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from experiments.configs import digits, modelnet10, sst
-from experiments.paired import NOT_SHOWN, judged, same_epochs, verdict
+from experiments.paired import NOT_SHOWN, judged, same_epochs, same_epochs_rows, verdict
 from experiments.rundir import flatten
 
 
@@ -61,3 +61,36 @@ def test_what_is_shown_of_two_measures_is_named():
 def test_what_trains_the_head_is_compared_with_both(get_config, recipe, expected):
     config = get_config("sst2" if get_config is sst.get_config else "")
     assert same_epochs(recipe, flatten(config.to_dict())) == expected
+
+
+def record(row, seed, error, few, changes=None, epochs=20):
+    result = {"error": error} | ({} if few is None else {"few_accuracy": few})
+    config = {f"stage2.{row}.epochs": epochs, f"stage2.{row}.trainable": "head/.*"}
+    return {
+        "row": row,
+        "recipe": row,
+        "seed": seed,
+        "changes": changes or {},
+        "config": {} if row == "ce" else config,
+        "results": {"best_held_out": result, "last": {"error": 99.0}},
+    }
+
+
+def test_rows_are_compared_with_as_many_epochs_of_cross_entropy():
+    records = [record("ce", seed, 40.0, 1.0) for seed in range(3)]
+    records += [record("continued_head", seed, 20.0 + seed, 50.0) for seed in range(3)]
+    records += [record("cb", seed, 15.0 + 1.2 * seed, 50.0 + 9 * seed) for seed in range(1, 4)]
+    # A stage of one epoch and a changed run are of another budget.
+    records += [record("ncm", 0, 1.0, 99.0, epochs=1), record("cb", 0, 1.0, 99.0, {"a": 1})]
+    (row,) = same_epochs_rows(records)
+    assert row == [
+        "`cb`",
+        "`continued_head`",
+        "-4.7 ± 0.1",
+        "+13.5 ± 6.4",
+        "error better",
+        "2",
+    ]
+    assert same_epochs_rows([record("continued", 0, 20.0, 50.0), record("cb", 0, 15.0, None)]) == [
+        ["`cb`", "`continued`", "-5.0", "", NOT_SHOWN, "1"]
+    ]
