@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
     results, others = {}, {}
     for recipe in demo.recipes:
         config = demo.config(recipe)
-        config.checkpoint_every = config.evaluate_every = 20
+        config.checkpoint_every, config.evaluate_every = 20, 5
         others[recipe] = same_epochs(recipe, flatten(config.to_dict()))
         experiment = Experiment(config)
         runs = []
