@@ -1,9 +1,10 @@
-"""Shows on real data what re-weighting does: a table of recipes, pictures, and a checkpoint.
+"""Shows on real data what re-weighting does: tables of recipes, pictures, and a checkpoint.
 
 python -m experiments.demo --workdir=runs/demo
 python -m experiments.demo --data=sst2 --manual_dir=DIR --workdir=runs/demo_sst2
 python -m experiments.demo --data=modelnet10 --manual_dir=DIR --workdir=runs/demo_clouds
 
+Second stages are compared with as many further epochs of cross-entropy, seed by seed.
 The slower the data, the fewer the seeds (`--seeds=0,1,2` for others), so that each ends in minutes.
 """
 
@@ -17,11 +18,14 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks.tables import spread
 from experiments.cli import WORKDIR, run_app, seeds
 from experiments.configs import digits, modelnet10, sst
 from experiments.experiment import Experiment
 from experiments.figures import draw
+from experiments.paired import SAME_EPOCHS, judged, same_epochs
 from experiments.run import train
+from experiments.rundir import flatten
 from otrw_jax.checkpoints import write_json
 
 DATA = flags.DEFINE_enum(
@@ -33,15 +37,17 @@ MANUAL_DIR = flags.DEFINE_string(
 
 RECIPES = {
     "ce": "cross-entropy",
+    "continued": "continued, whole network",
+    "continued_head": "continued, head",
     "cb": "class-balanced stage 2",
     "otrw_paper": "OT, the paper's text",
     "otrw_released": "OT, the authors' program",
     "otrw_global": "OT, global closed form",
-    "otrw_global_sampling": "OT, sampling by the global weights",
+    "otrw_global_sampling": "OT, sampling by global weights",
 }
 NET = {"otrw_net": "OT, weight net"}
 # Those that train on the kept features of a frozen backbone, in seconds.
-KEPT = {name: RECIPES[name] for name in ("ce", "cb", "otrw_paper", "otrw_global")}
+KEPT = {name: RECIPES[name] for name in ("ce", *SAME_EPOCHS, "cb", "otrw_paper", "otrw_global")}
 
 
 class Demo(NamedTuple):
@@ -90,6 +96,7 @@ DEMOS = {
     "sst2": Demo("A part of SST-2, 300 to 10", RECIPES | NET, _sentences, "otrw_net", 2),
     "modelnet10": Demo("ModelNet10, 100 to 4", KEPT | NET, _clouds, "otrw_paper", 1),
 }
+PARTS = {"continued": "network", "continued_head": "head"}
 COLUMNS = {
     "error": "error",
     "many_accuracy": "many",
@@ -99,15 +106,16 @@ COLUMNS = {
 
 
 def main(argv: list[str]) -> None:
-    """Trains every recipe on every seed, prints the table, draws the pictures."""
+    """Trains every recipe on every seed, prints the tables, draws the pictures."""
     del argv
     demo = DEMOS[DATA.value]
     workdir = pathlib.Path(WORKDIR.value or "runs/demo")
     chosen = seeds(demo.seeds)
-    results = {}
+    results, others = {}, {}
     for recipe in demo.recipes:
         config = demo.config(recipe)
-        config.checkpoint_every = config.evaluate_every = 20
+        config.checkpoint_every, config.evaluate_every = 20, 5
+        others[recipe] = same_epochs(recipe, flatten(config.to_dict()))
         experiment = Experiment(config)
         runs = []
         for seed in chosen:
@@ -115,28 +123,28 @@ def main(argv: list[str]) -> None:
             run = train(experiment, workdir / recipe / f"seed_{seed}", seed, seed, first)
             runs.append([run["last"].get(column, np.nan) for column in COLUMNS])
         results[recipe] = np.array(runs)
-    write_json(
-        workdir / "demo.json",
-        {
-            "seeds": chosen,
-            **{
-                recipe: {
-                    column: {"mean": float(mean), "std": float(std)}
-                    for column, mean, std in zip(COLUMNS, *_mean_std(values), strict=True)
-                    if np.isfinite(mean)
-                }
-                for recipe, values in results.items()
-            },
-        },
-    )
+    write_json(workdir / "demo.json", {"seeds": chosen, **summary(results)})
     console = Console(width=100)
     console.print(table(results, len(chosen), demo))
-    for sentence in verdicts(results, demo):
-        console.print(sentence, highlight=False)
+    console.print(differences(results, others, demo))
     run = workdir / demo.pictured / f"seed_{chosen[0]}"
     for path in draw(run):
         print(f"picture: {path}")
     print(f"evaluate a checkpoint: python -m experiments.evaluate --workdir={run}")
+
+
+def summary(results: dict[str, np.ndarray]) -> dict[str, dict]:
+    """By recipe and column the mean, and of several seeds the standard deviation, in percent."""
+    summaries = {}
+    for recipe, values in results.items():
+        there = zip(COLUMNS, values.T, strict=True)
+        summaries[recipe] = {
+            column: {"mean": float(of_seeds.mean())}
+            | ({"std": float(of_seeds.std(ddof=1))} if len(of_seeds) > 1 else {})
+            for column, of_seeds in there
+            if np.isfinite(of_seeds).all()
+        }
+    return summaries
 
 
 def table(results: dict[str, np.ndarray], seeds: int, demo: Demo) -> Table:
@@ -152,33 +160,32 @@ def table(results: dict[str, np.ndarray], seeds: int, demo: Demo) -> Table:
         if has:
             shown.add_column(column, justify="right")
     for recipe, values in results.items():
-        means = zip(*_mean_std(values[:, there]), strict=True)
-        shown.add_row(demo.recipes[recipe], *(f"{m:.1f} ± {s:.1f}" for m, s in means))
+        shown.add_row(demo.recipes[recipe], *(spread(column, 1) for column in values[:, there].T))
     return shown
 
 
-def verdicts(results: dict[str, np.ndarray], demo: Demo) -> list[str]:
-    """Whether each OT preset beats cross-entropy in mean error and on the few-shot classes."""
+def differences(
+    results: dict[str, np.ndarray], others: Mapping[str, list[str]], demo: Demo
+) -> Table:
+    """Each second stage less as many epochs of cross-entropy, seed by seed, and what that shows.
+
+    Args:
+        results: by recipe, `[seeds, columns]` in percent.
+        others: by recipe, those of cross-entropy that have its epochs.
+        demo: what is shown.
+    """
     columns = list(COLUMNS)
     error, few = columns.index("error"), columns.index("few_accuracy")
-    base = results["ce"].mean(0)
-    sentences = []
+    shown = Table(
+        title="Less as many epochs of cross-entropy, by seed; shown by a paired t-test at 95 %",
+    )
+    for name in ("recipe", "less", "error", "few", "shown"):
+        shown.add_column(name, justify="right" if name in ("error", "few") else "left")
     for recipe, values in results.items():
-        if not recipe.startswith("otrw"):
-            continue
-        mean = values.mean(0)
-        better = mean[error] < base[error] and mean[few] > base[few]
-        judged = "better" if better else "NOT better"
-        sentences.append(
-            f"{demo.recipes[recipe]}: {judged} than cross-entropy overall "
-            f"and on the few-shot classes (error {mean[error] - base[error]:+.1f}, "
-            f"few-shot accuracy {mean[few] - base[few]:+.1f})."
-        )
-    return sentences
-
-
-def _mean_std(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.mean(0), values.std(0, ddof=min(1, len(values) - 1))
+        for other in others[recipe]:
+            less = values - results[other]
+            shown.add_row(demo.recipes[recipe], PARTS[other], *judged(less[:, error], less[:, few]))
+    return shown
 
 
 if __name__ == "__main__":

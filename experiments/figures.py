@@ -6,10 +6,7 @@ python -m experiments.figures --workdir=runs/pictures --compare=runs/one,runs/ot
 
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
 
 from experiments.checks import expanded
@@ -20,19 +17,15 @@ from experiments.pictures import (
     class_weights_panels,
     class_weights_picture,
     confusion_pictures,
-    transport_picture,
 )
+from experiments.plans import has_plan, transport_of_run, transport_toy
 from experiments.recipes import RECIPES
 from experiments.records import read
 from experiments.run import Restored, restore
 from experiments.sentences import sentences_picture
-from otrw_jax import EntropicOT, combined_cost, feature_cost, label_cost, ot_loss, prototypes
-from otrw_jax.ot import weights as example_weights
-from otrw_jax.ot.transport import transport
+from experiments.transport_pictures import transport_picture
 
 COMPARE = flags.DEFINE_list("compare", [], "Run directories that are drawn side by side.")
-
-STEPS, RATE = 300, 0.02
 
 
 def main(argv: list[str]) -> None:
@@ -45,7 +38,10 @@ def main(argv: list[str]) -> None:
 
 
 def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """Draws confusion before and after stage 2, weights by class, and the toy of 55 examples."""
+    """Draws confusion before and after stage 2, convergence, weights by class, and OT's plan.
+
+    A run that learns no weights by OT has a toy of 55 of its examples in the plan's place.
+    """
     last = restore(workdir)
     first = restore(workdir, "stage1")
     names = last.experiment.dataset.class_names
@@ -66,10 +62,16 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
             paths.append(workdir / "sentences.png")
             labels = last.experiment.dataset.train_labels[train]
             sentences_picture(paths[-1], inputs.tolist(), labels, weights, names)
-    if first.prepared.data.view.meta is not None:
+    if weights is not None and has_plan(last):
         paths.append(workdir / "transport.png")
+        results, labels = transport_of_run(last, weights)
+        title = f"{recipe}: all {len(labels):,} training examples"
+        transport_picture(paths[-1], results, labels, title)
+    elif first.prepared.data.view.meta is not None:
+        paths.append(workdir / "transport_toy.png")
         results, labels = transport_toy(first)
-        transport_picture(paths[-1], results, labels)
+        title = f"Toy: weights of {len(labels)} examples learned by OT, on stage 1's features"
+        transport_picture(paths[-1], results, labels, title)
     return paths
 
 
@@ -120,58 +122,6 @@ def class_weights_of(
     counts = end.prepared.split.counts
     means = np.bincount(labels, weights, len(counts)) / np.maximum(counts, 1)
     return counts, {end.experiment.config.recipe: means}
-
-
-def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:
-    """The weights of 10, 9, ..., 1 examples of the first classes, by each cost (figures 1 and 5).
-
-    Meta prototypes are the other side; weights start uniform and descend the OT loss.
-
-    Returns:
-        For each cost `(cost, plan before, plan after, weights)`, and the examples' labels.
-    """
-    view = restored.prepared.data.view
-    size = min(10, view.num_classes)
-    labels = np.asarray(view.train.labels)
-    ids = np.concatenate([np.flatnonzero(labels == c)[: size - c] for c in range(size)])
-    model, variables = restored.experiment.model, restored.state.variables
-
-    def features(inputs):
-        return model.features(variables, inputs, False)[0]
-
-    train, train_labels = features(view.train.inputs[ids]), labels[ids]
-    atoms = prototypes(features(view.meta.inputs), view.meta.labels, view.num_classes)[:size]
-    classes = np.arange(size)
-    costs = {
-        "feature cost": feature_cost(train, atoms),
-        "label cost": label_cost(train_labels, classes),
-        "combined cost": combined_cost(train, train_labels, atoms, classes),
-    }
-    return {name: _descend(cost) for name, cost in costs.items()}, train_labels
-
-
-def _descend(cost):
-    optimizer = optax.sgd(optax.cosine_decay_schedule(RATE, STEPS))
-    ot = EntropicOT()
-    uniform = jnp.full((cost.shape[0],), 1 / cost.shape[0])
-
-    @jax.jit
-    def descend(values):
-        def step(entries, _):
-            entries, loss = example_weights.update(
-                entries,
-                lambda v: ot_loss(example_weights.mass(v, "normalize"), cost, ot=ot),
-                optimizer,
-                "normalize",
-            )
-            return entries, loss
-
-        entries = example_weights.init_weights(values, optimizer)
-        return jax.lax.scan(step, entries, length=STEPS)[0].values
-
-    learned = descend(uniform)
-    plans = [np.asarray(transport(w, cost, ot=ot).plan) for w in (uniform, learned)]
-    return np.asarray(cost), *plans, np.asarray(learned)
 
 
 if __name__ == "__main__":

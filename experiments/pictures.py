@@ -1,4 +1,4 @@
-"""Pictures of results: confusion matrices, class weights, transport plans.
+"""Pictures of results: confusion matrices and class weights.
 
 Each function takes NumPy or JAX arrays and writes one PNG file at 120 dots per inch. The colour
 maps keep their order in grey and for colour-blind readers.
@@ -8,14 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Array, Float, Int, Real
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 DPI = 120
 _GREY = "0.35"
@@ -26,13 +22,6 @@ LINES = [
     {"color": "#009E73", "marker": "^", "linestyle": "-."},
     {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
     {"color": "#000000", "marker": "v", "linestyle": "-"},
-]
-
-TransportResult = tuple[
-    Float[Array | np.ndarray, "n m"],
-    Float[Array | np.ndarray, "n m"],
-    Float[Array | np.ndarray, "n m"],
-    Float[Array | np.ndarray, "n"],
 ]
 
 
@@ -56,9 +45,9 @@ def confusion_pictures(
     """
     k = len(class_names)
     matrices = {title: np.asarray(counts, float) for title, counts in confusions.items()}
-    _check(len(matrices) > 0, "confusions is empty: give at least one matrix")
+    check(len(matrices) > 0, "confusions is empty: give at least one matrix")
     for title, counts in matrices.items():
-        _check_shape(f"confusion matrix of {title!r}", counts, (k, k))
+        check_shape(f"confusion matrix of {title!r}", counts, (k, k))
     side = 4.2 if k <= 10 else 4.8
     figure = Figure((side * len(matrices) + 1.6, side + 1.0), layout="compressed")
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
@@ -87,7 +76,7 @@ def class_weights_picture(
     weights: Mapping[str, Float[Array | np.ndarray, "k"]],
     class_names: Sequence[str],
 ) -> None:
-    """Training examples of each class as bars, its mean learned weight as lines.
+    """The mean learned weight of each class as lines, its training examples as bars below.
 
     Figure 3 of the paper.
 
@@ -103,13 +92,13 @@ def class_weights_picture(
     k = len(class_names)
     counts = np.asarray(counts)
     lines = {name: np.asarray(values, float) for name, values in weights.items()}
-    _check(len(lines) > 0, "weights is empty: give at least one vector")
-    _check_shape("counts", counts, (k,))
+    check(len(lines) > 0, "weights is empty: give at least one vector")
+    check_shape("counts", counts, (k,))
     for name, values in lines.items():
-        _check_shape(f"weights of {name!r}", values, (k,))
+        check_shape(f"weights of {name!r}", values, (k,))
     figure = Figure((8, 4.4), layout="constrained")
-    axes = figure.subplots()
-    _draw_class_weights(axes, counts, lines, class_names)
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    _draw_class_weights(panels, counts, lines, class_names)
     figure.legend(loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
     save(figure, path)
 
@@ -130,149 +119,56 @@ def class_weights_panels(
         ValueError: there is no panel, or a vector is not of length K.
     """
     k = len(class_names)
-    _check(len(panels) > 0, "panels is empty: give at least one")
+    check(len(panels) > 0, "panels is empty: give at least one")
     for title, (counts, weights) in panels.items():
-        _check_shape(f"counts of {title!r}", counts, (k,))
-        _check_shape(f"weights of {title!r}", weights, (k,))
+        check_shape(f"counts of {title!r}", counts, (k,))
+        check_shape(f"weights of {title!r}", weights, (k,))
     figure = Figure((1 + 4.6 * len(panels), 4.2), layout="constrained")
-    for axes, (title, (counts, weights)) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        _draw_class_weights(axes, np.asarray(counts), {title: np.asarray(weights)}, class_names)
-        axes.set_title(title)
+    axes = figure.subplots(2, len(panels), sharex="col", squeeze=False, height_ratios=[3, 2])
+    for number, (title, (counts, weights)) in enumerate(panels.items()):
+        lines = {title: np.asarray(weights)}
+        _draw_class_weights(axes[:, number], np.asarray(counts), lines, class_names)
+        axes[0, number].set_title(title)
+    for each in axes[:, 1:].flat:
+        each.set_ylabel("")
     save(figure, path)
 
 
-def _draw_class_weights(axes, counts, lines, class_names):
-    """Counts as bars, and above them, on an axis of their own, weights as lines."""
+def _draw_class_weights(panels, counts, lines, class_names):
+    """Weights as lines, and under them, in a panel of their own, counts as bars."""
+    above, below = panels
     k = len(class_names)
     classes = np.arange(k)
-    axes.bar(classes, counts, color="0.85", width=0.8 if k <= 30 else 1.0)
-    axes.set(ylabel="training examples", xlabel="class", xlim=(-0.6, k - 0.4))
-    axes.margins(y=0.08)
-    axes.tick_params(axis="y", colors=_GREY)
-    axes.yaxis.label.set_color(_GREY)
-    _name_classes(axes, class_names, "x")
-    above = axes.twinx()
     for i, (name, values) in enumerate(lines.items()):
         style = LINES[i % len(LINES)] | ({} if k <= 30 else {"marker": ""})
         above.plot(classes, values, label=name, linewidth=1.8, markersize=6, **style)
-    above.set_ylabel("mean learned weight")
-    above.set_ylim(bottom=0)
-    above.margins(y=0.08)
+    drawn = np.concatenate([[0.0], *lines.values()])
+    room = 0.08 * (np.ptp(drawn) or 1)  # No marker is cut at an edge.
+    above.set(ylabel="mean learned weight", ylim=(drawn.min() - room, drawn.max() + room))
+    above.grid(axis="y", color="0.92")
+    below.bar(classes, counts, color="0.75", width=0.8 if k <= 30 else 1.0)
+    below.set(ylabel="training examples", xlabel="class", xlim=(-0.6, k - 0.4))
+    below.margins(y=0.2)
+    _name_classes(below, class_names, "x")
     if k <= 12:
-        _write_counts(above, axes, counts)
-    for each in (axes, above):
-        each.spines["top"].set_visible(False)
+        _write_counts(below, counts)
+    for axes in panels:
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
-def transport_picture(
-    path: str | Path,
-    results: Mapping[str, TransportResult],
-    labels: Int[Array | np.ndarray, "n"],
-) -> None:
-    """Costs, transport plans before and after learning, and the learned weights.
-
-    One column a cost; from the top the cost matrix, the plan for uniform weights, the plan for
-    the learned weights, and the weights themselves against 1/n. Training examples run along x,
-    ordered by class, meta atoms along y. Figures 1 and 5 of the paper.
-
-    Args:
-        path: the PNG file to write.
-        results: `(cost [n m], plan_before [n m], plan_after [n m], weights [n])` of each cost.
-        labels: classes of the n training examples.
-
-    Raises:
-        ValueError: there is no result, or one's shapes do not agree with the labels.
-    """
-    labels = np.asarray(labels)
-    order = np.argsort(labels, kind="stable")
-    _check(len(results) > 0, "results is empty: give at least one")
-    _check_results(results, len(labels))
-    sorted_results = {
-        title: tuple(np.asarray(x, float)[order] for x in result)
-        for title, result in results.items()
-    }
-    columns = len(sorted_results)
-    figure = Figure((4.8 * columns + 1.4, 8.4), layout="constrained")
-    panels = figure.subplots(
-        4, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[1, 1, 1, 1.1]
-    )
-    costs, before, after, weights = zip(*sorted_results.values(), strict=True)
-    for column, title in enumerate(sorted_results):
-        panels[0, column].set_title(title)
-    cost_norm = Normalize(0, max(cost.max() for cost in costs))
-    # On the root scale the many small masses of a plan show beside its few large ones.
-    plan_norm = PowerNorm(0.5, 0, max(plan.max() for plan in (*before, *after)))
-    cost_image = _draw_matrices(panels[0], costs, "cividis", cost_norm)
-    _draw_matrices(panels[1], before, "Purples", plan_norm)
-    plan_image = _draw_matrices(panels[2], after, "Purples", plan_norm)
-    for axes, values in zip(panels[3], weights, strict=True):
-        _draw_weights(axes, values, labels[order])
-    for row, name in enumerate(["cost", "plan before", "plan after"]):
-        panels[row, 0].set_ylabel(f"{name}\nmeta atom")
-    panels[3, 0].set_ylabel("learned weight")
-    for image, axes, name in [
-        (cost_image, panels[0], "cost"),
-        (plan_image, panels[1:3], "mass (square-root scale)"),
-    ]:
-        bar = figure.colorbar(image, ax=axes, aspect=12 * np.ndim(axes), pad=0.02)
-        bar.set_label(name)
-        bar.outline.set_visible(False)
-    save(figure, path)
-
-
-def _write_counts(above: Axes, axes: Axes, counts: Int[np.ndarray, "k"]) -> None:
-    """The height of each bar of `axes`, written on the axes `above` it, over the lines."""
+def _write_counts(axes: Axes, counts: Int[np.ndarray, "k"]) -> None:
+    """The height of each bar, above it."""
     for index, count in enumerate(counts):
-        label = above.annotate(
+        axes.annotate(
             f"{count:,}",
             (index, count),
-            xycoords=axes.transData,
             xytext=(0, 2),
             textcoords="offset points",
             ha="center",
             fontsize=8,
             color=_GREY,
         )
-        label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-
-
-def _draw_matrices(
-    row: Sequence[Axes], matrices: Sequence[Float[np.ndarray, "n m"]], cmap: str, norm: Normalize
-) -> ScalarMappable:
-    for axes, matrix in zip(row, matrices, strict=True):
-        image = axes.imshow(matrix.T, cmap=cmap, norm=norm, aspect="auto")
-        axes.set_yticks(_sparse(matrix.shape[1]))
-        axes.tick_params(length=0)
-        axes.spines[:].set_color("0.8")
-    return image
-
-
-def _draw_weights(
-    axes: Axes, weights: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"]
-) -> None:
-    """Bars coloured by class, a tick in the middle of each class, a line at 1/n."""
-    classes, starts, sizes = np.unique(labels, return_index=True, return_counts=True)
-    # The light end of viridis is too pale for thin bars on white.
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(classes)))
-    n = len(weights)
-    axes.bar(np.arange(n), weights, width=1.0, color=np.repeat(colours, sizes, axis=0))
-    axes.axhline(1 / n, color="black", linestyle="--", linewidth=1)
-    axes.annotate(
-        "1/n",
-        (1, 1 / n),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-    )
-    shown = _sparse(len(classes))
-    axes.set_xticks((starts + (sizes - 1) / 2)[shown], classes[shown], fontsize=8)
-    axes.set_xlabel("class of the training example")
-    axes.set_xlim(-0.5, n - 0.5)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _write_cells(axes: Axes, percent: Float[np.ndarray, "k k"]) -> None:
@@ -287,7 +183,7 @@ def _write_cells(axes: Axes, percent: Float[np.ndarray, "k k"]) -> None:
 
 def _name_classes(axes: Axes, class_names: Sequence[str], which: str) -> None:
     """Class names on the axes of `which`; a few of them where there are many."""
-    shown = _sparse(len(class_names))
+    shown = sparse(len(class_names))
     names = [str(class_names[i]) for i in shown]
     if "x" in which:
         long = max(map(len, names)) > 3
@@ -297,7 +193,7 @@ def _name_classes(axes: Axes, class_names: Sequence[str], which: str) -> None:
         axes.set_yticks(shown, names)
 
 
-def _sparse(count: int) -> Int[np.ndarray, "shown"]:
+def sparse(count: int) -> Int[np.ndarray, "shown"]:
     """Indices of at most 20 evenly spaced items out of `count`, the first included."""
     return np.arange(0, count, -(-count // 20))
 
@@ -307,19 +203,11 @@ def _bare(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def _check_results(results: Mapping[str, TransportResult], n: int) -> None:
-    m = np.shape(next(iter(results.values()))[0])[-1]
-    for title, (cost, before, after, weights) in results.items():
-        for name, matrix in [("cost", cost), ("plan before", before), ("plan after", after)]:
-            _check_shape(f"{name} of {title!r}", matrix, (n, m))
-        _check_shape(f"weights of {title!r}", weights, (n,))
+def check_shape(name: str, values: Real[Array | np.ndarray, "..."], shape: tuple) -> None:
+    check(np.shape(values) == shape, f"{name}: shape is {np.shape(values)}; it must be {shape}")
 
 
-def _check_shape(name: str, values: Real[Array | np.ndarray, "..."], shape: tuple) -> None:
-    _check(np.shape(values) == shape, f"{name}: shape is {np.shape(values)}; it must be {shape}")
-
-
-def _check(condition: bool, message: str) -> None:
+def check(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
 

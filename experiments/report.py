@@ -16,6 +16,7 @@ from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
 from experiments.cli import RECORDS, define_path, run_app
 from experiments.findings import chosen, columns_with, errors, findings, protocol_of
+from experiments.paired import same_epochs_rows
 from experiments.published import Column
 from experiments.recipes import RECIPES
 from experiments.records import read
@@ -37,6 +38,12 @@ training examples; *difference* is the held-out column less the paper's figure; 
 seconds of training and evaluation, those of seeds trained together divided by their number. Errors
 that differ by less than their spread order nothing. A cell is empty where nothing was run, where
 there are no such classes, or where the paper has no such row."""
+
+SAME_EPOCHS = """Second stages at equal budgets: a row less as many further epochs of plain
+cross-entropy, on the whole network (`continued`) and, where the row trains the head alone, on the
+head too (`continued_head`), seed by seed, held-out selection. *Shown* is what a paired t-test at
+95 % shows of the error and of the few-shot accuracy: one seed shows nothing, and of twenty
+comparisons without a difference about one shows one."""
 
 ISOLATES_BASE = {
     "ce": "the head as it is, trained on",
@@ -128,6 +135,9 @@ def _table_parts(name: str, records: list[dict]) -> list[str]:
                 rows,
             ),
         ]
+        if less := same_epochs_rows(group):
+            header = ["row", "less", "error", "few", "shown", "seeds"]
+            parts += [SAME_EPOCHS, markdown_table(header, less)]
     return parts
 
 

@@ -1,5 +1,6 @@
 """Corrections after training, against NumPy: formulas, marginals, and what is extreme."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

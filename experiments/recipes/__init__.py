@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipe import Context, Recipe
-from experiments.recipes import branches, heads, losses, meta, samplers, transport
+from experiments.recipes import branches, continued, heads, losses, meta, samplers, transport
 from otrw_jax.methods.recalibration import recalibration
 from otrw_jax.model import Model
 from otrw_jax.train import Stage
@@ -30,6 +30,9 @@ RECIPES: dict[str, Recipe] = {
     "class_balanced_sampling": samplers.class_balanced,
     "square_root_sampling": samplers.square_root,
     "progressive_sampling": samplers.progressively_balanced,
+    # Cross-entropy for as many epochs as those of two stages
+    "continued": continued.whole_network,
+    "continued_head": continued.head,
     # Heads on the backbone of cross-entropy
     "cb": heads.class_balanced,
     "crt": heads.classifier_retraining,

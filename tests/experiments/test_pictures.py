@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures
+from experiments import curves, pictures
 from experiments.sentences import sentences_picture
+from experiments.transport_pictures import transport_picture
 
 NAMES = ["cat", "dog", "automobile"]
 
@@ -66,7 +67,7 @@ def test_one_column_for_each_cost(tmp_path):
     for columns in (1, 2):
         results = transport_results(6, 3, [f"cost {i}" for i in range(columns)])
         path = tmp_path / str(columns) / "transport.png"
-        pictures.transport_picture(path, results, labels)
+        transport_picture(path, results, labels)
         expected = (4.8 * columns + 1.4, 8.4)
         assert inches(read(path)) == pytest.approx(expected, abs=0.02)
 
@@ -77,8 +78,8 @@ def test_the_order_of_the_examples_does_not_show(tmp_path):
     # Reversed classes with the order inside each class kept.
     order = np.array([5, 3, 4, 0, 1, 2])
     shuffled = {title: tuple(x[order] for x in result) for title, result in results.items()}
-    pictures.transport_picture(tmp_path / "a" / "t.png", results, labels)
-    pictures.transport_picture(tmp_path / "b" / "t.png", shuffled, labels[order])
+    transport_picture(tmp_path / "a" / "t.png", results, labels)
+    transport_picture(tmp_path / "b" / "t.png", shuffled, labels[order])
     np.testing.assert_array_equal(read(tmp_path / "a" / "t.png"), read(tmp_path / "b" / "t.png"))
 
 
@@ -100,10 +101,10 @@ def test_wrong_shapes_and_nothing_to_draw_are_errors(tmp_path):
     with pytest.raises(ValueError, match="'w'"):
         pictures.class_weights_picture(path, np.ones(3, int), {"w": np.ones(1)}, NAMES)
     with pytest.raises(ValueError, match="empty"):
-        pictures.transport_picture(path, {}, np.zeros(2, int))
+        transport_picture(path, {}, np.zeros(2, int))
     with pytest.raises(ValueError, match="plan after"):
         cost, before, after, weights = transport_results(4, 2, ["c"])["c"]
-        pictures.transport_picture(path, {"c": (cost, before, after.T, weights)}, np.zeros(4, int))
+        transport_picture(path, {"c": (cost, before, after.T, weights)}, np.zeros(4, int))
     assert not path.exists()
 
 
@@ -116,3 +117,67 @@ def test_the_sentences_that_weigh_most_and_least(tmp_path):
     assert inches(read(path)) == pytest.approx((13, 0.9 + 0.28 * 14), abs=0.02)
     with pytest.raises(ValueError, match="40 sentences, 40 labels and 39 weights"):
         sentences_picture(path, texts, labels, np.arange(39.0), ["bad", "good"])
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures in place of the files that would be written."""
+    figures = []
+    for module in (pictures, curves):
+        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def test_no_marker_of_the_weights_is_cut_or_hidden(drawn):
+    counts = np.array([500, 50, 5])
+    weights = {"one": np.array([0.0, 1.0, 4.0]), "raw": np.array([-0.5, 1.0, 3.0])}
+    pictures.class_weights_picture("x.png", counts, weights, NAMES)
+    panel = counts, weights["one"]
+    pictures.class_weights_panels("x.png", {"one": panel, "other": panel}, NAMES)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        above = figure.axes[0]
+        points = np.concatenate([line.get_xydata() for line in above.lines])
+        places = above.transData.transform(points)
+        # Markers are 6 points wide, here 72 to an inch.
+        radius = 3 * figure.dpi / 72
+        low, high = above.get_window_extent().get_points()
+        assert (places > low + radius - 0.5).all() and (places < high - radius + 0.5).all()
+        # The counts stand in a panel of their own.
+        assert [text.get_text() for text in figure.axes[-1].texts] == ["500", "50", "5"]
+        assert not above.texts and figure.axes[-1] is not above
+
+
+def history(first, second, every):
+    records = [
+        {"number": n, "stage": "stage1" if n <= first else "stage2", "loss": 1 / n}
+        for n in range(1, first + second + 1)
+    ]
+    for record in records:
+        if record["number"] % every == 0:
+            record["test"] = {"error": 30.0 - record["number"]}
+    return records
+
+
+def test_convergence_counts_the_epochs_of_all_stages(drawn):
+    histories = {"ce": history(6, 0, 2), "otrw": history(6, 3, 3)}
+    curves.convergence_picture("x.png", histories)
+    losses, accuracies = drawn[0].axes
+    lines = {line.get_label(): line.get_xdata() for line in losses.lines}
+    np.testing.assert_array_equal(lines["ce"], np.arange(1, 7))
+    np.testing.assert_array_equal(lines["otrw"], np.arange(1, 10))
+    np.testing.assert_array_equal(accuracies.lines[1].get_xydata(), [[3, 73], [6, 76], [9, 79]])
+    for axes in (losses, accuracies):
+        # Where the second stage begins; the first of both runs is one.
+        assert [text.get_text() for text in axes.texts] == ["stage2"]
+        assert [axes.lines[-1].get_xdata()[0]] == [6.5]
+        ticks = axes.get_xticks()
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
+def test_convergence_without_two_evaluations_is_of_the_loss_alone(drawn):
+    curves.convergence_picture("x.png", {"ce": history(4, 0, 4)})
+    (losses,) = drawn[0].axes
+    assert "loss" in losses.get_ylabel()
+    with pytest.raises(ValueError, match="give runs that have records"):
+        curves.convergence_picture("x.png", {"ce": []})

@@ -14,7 +14,7 @@ from experiments import evaluate, figures
 from experiments import train as train_script
 from experiments.cli import run_app
 from experiments.experiment import Experiment
-from experiments.figures import transport_toy
+from experiments.figures import transport_of_run, transport_toy
 from experiments.run import restore, train
 from otrw_jax.checkpoints import CheckpointError, read_json
 from otrw_jax.data.sources import load_dataset
@@ -134,7 +134,7 @@ def test_cross_entropy_alone_has_no_figure_of_weights(small_config, tmp_path, mo
     plan = np.full((4, 2), 0.125)
     toy = {"cost": (plan, plan, plan, np.full(4, 0.25))}, np.arange(4)
     monkeypatch.setattr(figures, "transport_toy", lambda restored: toy)
-    names = ("confusion_matrices.png", "convergence.png", "transport.png")
+    names = ("confusion_matrices.png", "convergence.png", "transport_toy.png")
     expected = [tmp_path / name for name in names]
     assert figures.draw(tmp_path) == expected
     assert sorted(tmp_path.glob("*.png")) == expected
@@ -202,6 +202,26 @@ def test_the_toy_of_55_examples(whole_run):
     # By the label cost every class comes to have the same mass.
     mass = np.bincount(labels, results["label cost"][3])
     np.testing.assert_allclose(mass, 0.1, atol=0.02)
+
+
+def test_the_plan_of_a_run(whole_run):
+    """Its own cost, measure and weights, over its whole training set."""
+    end = restore(whole_run[0])
+    learned = np.asarray(end.state.weights.values)
+    results, labels = transport_of_run(end, learned)
+    np.testing.assert_array_equal(labels, end.prepared.data.raw.labels)
+    ((name, (cost, before, after, weights)),) = results.items()
+    n = len(labels)
+    assert name == "combined cost" and cost.shape == (n, 10)
+    np.testing.assert_allclose(weights, learned / learned.sum(), rtol=1e-4)
+    np.testing.assert_allclose(before.sum(axis=1), 1 / n, rtol=1e-2)
+    np.testing.assert_allclose(after.sum(axis=1), weights, rtol=1e-2, atol=1e-5)
+    for plan in (before, after):
+        np.testing.assert_allclose(plan.sum(axis=0), 0.1, rtol=1e-2)
+    # The label term: one where the classes differ.
+    own = cost[np.arange(n), labels]
+    assert own.max() < 1 <= np.delete(cost, 0, axis=1)[labels == 0].min()
+    assert (cost * after).sum() < (cost * before).sum()
 
 
 def test_training_several_seeds(run_script, data_dir, tmp_path, capsys):
