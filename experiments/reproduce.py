@@ -23,7 +23,7 @@ from experiments.experiment import Experiment
 from experiments.recipes import RECIPES
 from experiments.records import append, read
 from experiments.run import Run, train_together
-from experiments.rundir import HOW, factor_of, flatten
+from experiments.rundir import HOW, best_record, factor_of, flatten
 from experiments.tables import TABLES, Row
 from otrw_jax.checkpoints import read_json
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         left = [seed for seed in wanted if not any(is_of(r, config, seed) for r in known)]
         for seed in list(left):
             for record in elsewhere:
-                if is_of(record, config, seed):
+                if "held_out_error" in record and is_of(record, config, seed):
                     append(path, record | about)
                     print(f"{row}, seed {seed}: the run recorded in {record['table']}")
                     left.remove(seed)
@@ -173,10 +173,17 @@ def run_row(config: ConfigDict, workdir: pathlib.Path, row: str, seeds: list[int
                 name: one and {k: round(one[k], 4) for k in KEPT if k in one}
                 for name, one in result.items()
             },
+            "held_out_error": _held_out_error(records),
             "seconds": round(sum(record["seconds"] for record in records), 2),
             "seeds_together": max(record.get("seeds_together", 1) for record in records),
             "config": resolved(config, run.seed),
         }
+
+
+def _held_out_error(history: list[dict]) -> float | None:
+    """On the held-out part, of the epoch that it chooses; None where there is no such part."""
+    best = best_record(history, "held_out")
+    return best and round(best["held_out"]["error"], 4)
 
 
 def runs_of(folder: pathlib.Path, seeds: list[int], first: pathlib.Path | None = None) -> list[Run]:

@@ -154,6 +154,19 @@ def test_every_row_of_the_papers_tables_is_one_of_ours(name):
             assert reproduce.factor_of(config) == pytest.approx(column.imbalance_factor, abs=0.01)
 
 
+@pytest.mark.parametrize(("row", "error"), zip(sorted(NO_FORMULA), (17.42, 17.75), strict=True))
+def test_a_row_without_a_formula_is_quoted_and_said_to_be(row, error):
+    lines = report.overview("table5", []).splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {row}, quoted only ")]
+    cells = [cell.strip() for cell in line.split("|")][2:-1]
+    # Accuracies are told as errors; of 1000:50, 500:75 and 500:60 there are none.
+    assert cells[0] == f"({error})" and [cell == "" for cell in cells] == [0, 1, 0, 0, 1, 1, 0]
+
+
+def test_where_every_row_is_ours_none_is_quoted_only():
+    assert "quoted only" not in report.overview("table12", [])
+
+
 def test_the_papers_figures():
     def figure(table, row, *column):
         return published_error(table, row, Column(*column))
