@@ -27,7 +27,7 @@ def test_the_held_out_part_chooses_and_not_the_test_set():
     records = [
         record("rows_0.01_1", 20.0, 5.0),
         record("rows_0.01_10", 10.0, 30.0),
-        record("rows_0.01_100", 1.0, 1.0, factor=10.0),  # Not where rates are chosen.
+        record("rows_0.03_10", 1.0, 1.0, factor=10.0),  # Not where rates are chosen.
         record("rows_0.03_1", 1.0, 1.0, changes={"stage1.epochs": 1}),
     ]
     assert chosen_rows(records, "sst2") == {"rows": (0.01, 10.0)}
@@ -47,13 +47,15 @@ def test_what_is_told_of_flat_and_moving_errors():
         for factor in FACTORS
         for seed in (0, 1)
     ]
-    records += [record("meta_0.001_10", 10.0, 17.0 + 0.2 * at, f) for at, f in enumerate(FACTORS)]
+    records += [record("meta_0.001_1", 10.0, 17.0 + 0.2 * at, f) for at, f in enumerate(FACTORS)]
+    records += [record("meta_centroids", 9.0, 15.0, 100.0, seed) for seed in (0, 1)]
     records += [record("hidden_0.01_1", 10.0, 17.0)]  # At one imbalance alone.
     text = "\n\n".join(parts(records))
     assert "within 1 point: `meta`; further apart: `rows`." in text
     # The mean of two seeds, half a point apart from the first's.
     assert "`rows`: means from 20.50 to 36.50, 16.00 apart" in text
-    assert "at 100 less at 10, seed by seed, +16.00 ± 0.00." in text
+    assert "seed by seed, at 100 less at 10 +16.00 ± 0.00, less `meta_centroids` at 100" in text
+    assert "less `meta_centroids` at 100 +21.50 ± 0.71." in text
     assert "`hidden`: means" not in text and "| `hidden`: eq. 11" in text
     # The paper's, of its accuracies 87.08 to 87.14.
     assert "the paper's errors lie 0.06 apart" in text

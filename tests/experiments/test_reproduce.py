@@ -154,7 +154,10 @@ def test_every_row_of_the_papers_tables_is_one_of_ours(name):
             assert reproduce.factor_of(config) == pytest.approx(column.imbalance_factor, abs=0.01)
 
 
-@pytest.mark.parametrize(("row", "error"), zip(sorted(NO_FORMULA), (17.42, 17.75), strict=True))
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [("Constraint-based re-weighting", 17.42), ("Hu et al. + regularization", 17.75)],
+)
 def test_a_row_without_a_formula_is_quoted_and_said_to_be(row, error):
     lines = report.overview("table5", []).splitlines()
     (line,) = [line for line in lines if line.startswith(f"| {row}, quoted only ")]
