@@ -54,6 +54,11 @@ def test_a_record_a_run(recorded):
         assert record["config"]["stage1.epochs"] == record["changes"]["stage1.epochs"] == 2
         assert record["config"]["subset_seed"] == record["seed"]
         assert "data.data_dir" not in record["config"] | record["changes"]
+        run = recorded / "runs" / "digits" / "digits_if50" / record["row"]
+        history = read(run / f"seed_{record['seed']}" / "metrics.jsonl")
+        last = [one for one in history if one["stage"] == history[-1]["stage"]]
+        best = max(last, key=lambda one: one["held_out"]["balanced_accuracy"])
+        assert record["held_out_error"] == pytest.approx(best["held_out"]["error"], abs=1e-4)
         assert record["seconds"] > 0 and record["seeds_together"] == 2
         assert {"fingerprint", "versions", "device", "parameters"} <= record.keys()
     assert records[0]["fingerprint"] == records[2]["fingerprint"] != records[1]["fingerprint"]
@@ -219,6 +224,20 @@ def test_a_run_that_another_table_has_is_not_repeated(
     (copied,) = read(tmp_path / "records" / "other.jsonl")
     assert copied == one | {"table": "other"}
     assert "the run recorded in digits" in capsys.readouterr().out
+
+
+def test_a_record_that_lacks_the_error_on_the_held_out_part_is_not_copied(
+    recorded, call, tmp_path, monkeypatch
+):
+    """Rates are chosen by it; the run is made again."""
+    (one, *_) = read(recorded / "records" / "digits.jsonl")
+    del one["held_out_error"]
+    append(tmp_path / "records" / "digits.jsonl", one)
+    monkeypatch.setitem(TABLES, "other", TABLES["digits"])
+    monkeypatch.setattr(reproduce, "run_row", lambda *_: [{"seed": 0, "run": "anew"}])
+    call(tmp_path, "--recipes=ce", "--seeds=0", "other")
+    (record,) = read(tmp_path / "records" / "other.jsonl")
+    assert record["run"] == "anew"
 
 
 def test_the_committed_document_is_that_of_the_committed_records():
