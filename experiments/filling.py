@@ -64,7 +64,8 @@ class Filler:
         """Records what another table or row has a record of, as this cell's as well."""
         for seed in self.left(cell):
             for record in self._found.get((self._key(cell), seed), {}).values():
-                if record["table"] != cell.table:
+                # Rates are chosen by the error on the held-out part, which older records lack.
+                if record["table"] != cell.table and "held_out_error" in record:
                     self._append(cell, record)
                     print(f"{cell.row}, seed {seed}: the run recorded in {record['table']}")
                     break

@@ -37,6 +37,11 @@ def columns_of(table: str) -> list[Column]:
     return [_column(text) for text in paper.get("columns") or [paper["dataset"]]]
 
 
+def rows_of(table: str) -> list[str]:
+    """The rows of one of the paper's tables."""
+    return list(_paper()[table]["rows"])
+
+
 def error_of(table: str, row: str, column: Column) -> float | None:
     """A figure of the paper as an error, or None where it has none."""
     paper, columns = _paper()[table], columns_of(table)

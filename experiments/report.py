@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import network_list
+from experiments import network_list, published
 from experiments.benchmarks.tables import spread
 from experiments.benchmarks.tables import table as markdown_table
 from experiments.cells import BASES, META_USES, TRANSPORTS
@@ -18,6 +18,7 @@ from experiments.cli import RECORDS, define_path, run_app
 from experiments.findings import chosen, columns_with, errors, findings, protocol_of
 from experiments.paired import same_epochs_rows
 from experiments.published import Column
+from experiments.readings import parts as readings_parts
 from experiments.recipes import RECIPES
 from experiments.records import read
 from experiments.tables import TABLES, published_error
@@ -57,6 +58,7 @@ ISOLATES_META = {
     "merged": "what the meta examples give as further training data",
     "ten": "what they give with a weight of ten in the objective, as in the authors' program",
 }
+READINGS_TABLES = ("weight_net", "weight_net_frozen")
 SELECTIONS = {"best_held_out": "held-out", "last": "last epoch", "best_test": "best test"}
 
 
@@ -82,6 +84,8 @@ def document(folder: pathlib.Path) -> str:
             parts.append(f"## {table.title}")
         if table.paper:
             parts += [table.note, overview(name, records), *findings(name, records)]
+        if name in READINGS_TABLES and records:
+            parts += [table.note, *readings_parts(records)]
         parts += _table_parts(name, records)
     controls = read(folder / "controls.jsonl")
     if controls:
@@ -93,7 +97,10 @@ def document(folder: pathlib.Path) -> str:
 
 
 def overview(name: str, records: list[dict]) -> str:
-    """Every row and column of the paper's table, empty where nothing was run as it is."""
+    """Every row and column of the paper's table, empty where nothing was run as it is.
+
+    The paper's rows that none of ours stands for are quoted at the end.
+    """
     columns = columns_with(name, records)
     rows = []
     for row, about in TABLES[name].rows.items():
@@ -104,6 +111,12 @@ def overview(name: str, records: list[dict]) -> str:
             cells.append(f"{ours} ({paper:.2f})" if paper is not None else ours)
         if about.paper or any(cells):
             rows.append([f"`{row}`", *(cell.strip() for cell in cells)])
+    paper, ours = TABLES[name].paper, {about.paper for about in TABLES[name].rows.values()}
+    for row in published.rows_of(paper):
+        if row not in ours:
+            quoted = [published.error_of(paper, row, column) for column in columns]
+            figures = ("" if error is None else f"({error:.2f})" for error in quoted)
+            rows.append([f"{row}, quoted only", *figures])
     return markdown_table(["row", *(column.title for column in columns)], rows)
 
 

@@ -14,7 +14,7 @@ from experiments.network_files import SUFFIX, is_network_file, read_about
 from experiments.recipes import RECIPES
 from experiments.records import read
 from experiments.run import Run, train_together
-from experiments.rundir import differing_first_stage, factor_of, flatten, portable
+from experiments.rundir import best_record, differing_first_stage, factor_of, flatten, portable
 from experiments.tables import Row
 from otrw_jax.checkpoints import read_json
 
@@ -198,8 +198,15 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
             name: one and {k: round(one[k], 4) for k in KEPT if k in one}
             for name, one in result.items()
         },
+        "held_out_error": _held_out_error(epochs),
         "seconds": round(sum(seconds.values()), 2),
         "seconds_of": {stage: round(value, 2) for stage, value in seconds.items()},
         "seeds_together": max(epoch.get("seeds_together", 1) for epoch in epochs),
         "config": resolved(config, run.seed),
     }
+
+
+def _held_out_error(history: list[dict]) -> float | None:
+    """On the held-out part, of the epoch that it chooses; None where there is no such part."""
+    best = best_record(history, "held_out")
+    return best and round(best["held_out"]["error"], 4)

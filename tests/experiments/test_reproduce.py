@@ -54,6 +54,11 @@ def test_a_record_a_run(recorded):
         assert record["config"]["stage1.epochs"] == record["changes"]["stage1.epochs"] == 2
         assert record["config"]["subset_seed"] == record["seed"]
         assert "data.data_dir" not in record["config"] | record["changes"]
+        run = recorded / "runs" / "digits" / "digits_if50" / record["row"]
+        history = read(run / f"seed_{record['seed']}" / "metrics.jsonl")
+        last = [one for one in history if one["stage"] == history[-1]["stage"]]
+        best = max(last, key=lambda one: one["held_out"]["balanced_accuracy"])
+        assert record["held_out_error"] == pytest.approx(best["held_out"]["error"], abs=1e-4)
         assert record["seconds"] > 0 and record["seeds_together"] == 2
         assert list(record["seconds_of"]) == ["stage1", "stage2"][: 1 + two]
         assert sum(record["seconds_of"].values()) == pytest.approx(record["seconds"], abs=0.02)
@@ -181,6 +186,22 @@ def test_every_row_of_the_papers_tables_is_one_of_ours(name):
             assert rows.factor_of(config) == pytest.approx(column.imbalance_factor, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [("Constraint-based re-weighting", 17.42), ("Hu et al. + regularization", 17.75)],
+)
+def test_a_row_without_a_formula_is_quoted_and_said_to_be(row, error):
+    lines = report.overview("table5", []).splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {row}, quoted only ")]
+    cells = [cell.strip() for cell in line.split("|")][2:-1]
+    # Accuracies are told as errors; of 1000:50, 500:75 and 500:60 there are none.
+    assert cells[0] == f"({error})" and [cell == "" for cell in cells] == [0, 1, 0, 0, 1, 1, 0]
+
+
+def test_where_every_row_is_ours_none_is_quoted_only():
+    assert "quoted only" not in report.overview("table12", [])
+
+
 def test_the_papers_figures():
     def figure(table, row, *column):
         return published_error(table, row, Column(*column))
@@ -230,6 +251,20 @@ def test_a_run_that_another_table_has_is_not_repeated(
     (copied,) = read(tmp_path / "records" / "other.jsonl")
     assert copied == one | {"table": "other"}
     assert "the run recorded in digits" in capsys.readouterr().out
+
+
+def test_a_record_that_lacks_the_error_on_the_held_out_part_is_not_copied(
+    recorded, call, tmp_path, monkeypatch
+):
+    """Rates are chosen by it; the run is made again."""
+    (one, *_) = read(recorded / "records" / "digits.jsonl")
+    del one["held_out_error"]
+    append(tmp_path / "records" / "digits.jsonl", one)
+    monkeypatch.setitem(TABLES, "other", TABLES["digits"])
+    monkeypatch.setattr(filling, "run_row", lambda *_: [one | {"run": "anew"}])
+    call(tmp_path, "--recipes=ce", "--seeds=0", "other")
+    (record,) = read(tmp_path / "records" / "other.jsonl")
+    assert record["run"] == "anew"
 
 
 def test_the_committed_documents_are_those_of_the_committed_records():
