@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PROJECT = pyproject.toml setup.cfg requirements.txt
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test soak lint benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m tests.soak --workdir=runs/soak
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
