@@ -17,6 +17,7 @@ from otrw_jax.methods.base import (
     classification_metrics,
     global_sum,
     merge_params,
+    over_size,
     split_params,
 )
 from otrw_jax.model import Model
@@ -119,7 +120,7 @@ def erm(
 
         def gradient_at(trained):
             gradient, aux = jax.grad(objective, has_aux=True)(trained)
-            gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
+            gradient = over_size(global_sum(gradient, axis_name), size)
             if meta_cross_entropy:
                 of_meta, model_state = meta_gradient(trained, aux[0])
                 gradient = jax.tree.map(jnp.add, gradient, of_meta)
