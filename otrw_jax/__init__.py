@@ -51,6 +51,7 @@ from otrw_jax.ot.measures import (
 from otrw_jax.ot.transport import EntropicOT, Transport, ot_loss, transport
 from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.ot.weights import ExampleWeights
+from otrw_jax.other_networks import equinox_model, nnx_model
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from otrw_jax.samplers import by_weights, class_power, progressive, sampled
 
@@ -86,6 +87,7 @@ __all__ = [
     "disalign",
     "disalign_weights",
     "effective_number_weights",
+    "equinox_model",
     "erm",
     "feature_cost",
     "flax_model",
@@ -106,6 +108,7 @@ __all__ = [
     "meta_weight_net",
     "metasaug",
     "nearest_class_mean",
+    "nnx_model",
     "oltr",
     "optimal_weights",
     "ot_correction",

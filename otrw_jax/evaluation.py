@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax import metrics
+from otrw_jax.checks import check_examples, check_labels, check_shape
 from otrw_jax.devices import Devices, pick_devices
 from otrw_jax.methods.base import Examples, global_sum
 from otrw_jax.model import Model, predict
@@ -46,6 +47,9 @@ def make_evaluator(
 
     Returns:
         `(variables, examples) -> Statistics`, the examples as they are stored.
+
+    Raises:
+        ValueError: (from the evaluation) labels of no class, or logits of other classes.
     """
     devices = devices or pick_devices()
     if correct is not None:
@@ -53,6 +57,7 @@ def make_evaluator(
 
     def of_batch(variables, inputs, labels, mask):
         logits = predict(model, variables, prepare(inputs))
+        check_shape("evaluation", "logits", logits, (None, num_classes))
         predictions = jnp.argmax(logits, axis=-1)
         statistics = Statistics(
             metrics.confusion_matrix(predictions, labels, num_classes, mask),
@@ -68,6 +73,7 @@ def make_evaluator(
 
     def evaluate(variables, examples):
         stacked = examples.labels.ndim == 2
+        check_labels("evaluation", examples.labels.reshape(-1), num_classes)
         count = examples.labels.shape[-1]
         size = -(-min(batch_size, count) // devices.total) * devices.total
         total = None
@@ -90,6 +96,7 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
 
     @jax.jit
     def judged(logits, labels):
+        check_shape("evaluation", "logits", logits, (None, num_classes))
         logits = correct(logits)
         predictions = jnp.argmax(logits, axis=-1)
         return Statistics(
@@ -98,6 +105,7 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
         )
 
     def evaluate(variables, examples):
+        check_examples("evaluation", examples.inputs, examples.labels, num_classes)
         count = examples.labels.shape[0]
         parts = [
             logits_of(variables, examples.inputs[at : at + batch_size])

@@ -1,6 +1,6 @@
 """What a training method needs of a network, as pure functions over pytrees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Key, PyTree
 class Model(NamedTuple):
     """A network in two parts: a backbone that gives features, and a head that reads them.
 
-    Variables are `{"params": {"backbone": …, "head": …}, "state": …}`; the state holds what the
-    backbone keeps beside its parameters, such as batch statistics. Because the parts are apart,
+    Variables are `{"params": {"backbone": …, "head": …}, "state": …}`, of any pytrees; the state
+    holds what the backbone keeps beside its parameters, such as batch statistics, and the key of
+    what it draws in training, such as dropout. Because the parts are apart,
     training the head alone is a matter of which subtree is differentiated, and the features of a
     frozen backbone can be computed once and kept.
 
@@ -28,14 +29,16 @@ class Model(NamedTuple):
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]]
 
 
-def flax_model(backbone: nn.Module, head: nn.Module) -> Model:
+def flax_model(backbone: nn.Module, head: nn.Module, rngs: Sequence[str] = ()) -> Model:
     """The Model of two linen modules.
 
     Args:
         backbone: called as `backbone(inputs, train)`, returns features `[b d]`. All its
-            collections other than `params` are the Model's state. It is given no random numbers,
-            so it can have no dropout.
+            collections other than `params` are the Model's state.
         head: called as `head(z)`, returns logits `[b k]`; it may have parameters only.
+        rngs: names of the random numbers that the backbone draws in training, such as
+            `("dropout",)`. Their key is part of the state, and each training pass takes the next.
+            Devices that share a batch draw alike.
 
     Raises:
         ValueError: by `init`, where the head has a collection other than `params`.
@@ -46,17 +49,27 @@ def flax_model(backbone: nn.Module, head: nn.Module) -> Model:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
         state = backbone.lazy_init(backbone_rng, shapes, train=False)
         backbone_params = state.pop("params", {})
+        if rngs:
+            state = {**state, "rngs": jax.random.fold_in(rng, 2)}
         variables = {"params": {"backbone": backbone_params}, "state": state}
         z, _ = jax.eval_shape(lambda v, x: features(v, x, train=False), variables, shapes)
         variables["params"]["head"] = _init_head(head, head_rng, z)
         return variables
 
     def features(variables, inputs, train):
-        state = variables["state"]
+        state = dict(variables["state"])
+        key = state.pop("rngs", None)
         backbone_variables = {"params": variables["params"]["backbone"], **state}
         if not train:
-            return backbone.apply(backbone_variables, inputs, train=False), state
-        return backbone.apply(backbone_variables, inputs, train=True, mutable=list(state))
+            return backbone.apply(backbone_variables, inputs, train=False), variables["state"]
+        if key is None:
+            return backbone.apply(backbone_variables, inputs, train=True, mutable=list(state))
+        key, *keys = jax.random.split(key, 1 + len(rngs))
+        own = dict(zip(rngs, keys, strict=True))
+        z, after = backbone.apply(
+            backbone_variables, inputs, train=True, mutable=list(state), rngs=own
+        )
+        return z, {**after, "rngs": key}
 
     return Model(init, features, _logits_of(head))
 
@@ -99,7 +112,7 @@ def _init_head(head: nn.Module, rng: Key[Array, ""], z: jax.ShapeDtypeStruct) ->
     if collections:
         raise ValueError(
             f"the head {type(head).__name__} keeps {sorted(collections)} beside its parameters; "
-            "layers with a state belong to the backbone"
+            "layers with a state belong to the backbone."
         )
     return params
 

@@ -76,4 +76,4 @@ def averaged(method: Method, decay: float) -> Method:
 def _moved(new: Array, old: Array, share: Float[Array, ""]) -> Array:
     """The old value, moved by a share towards the new one; a count or a key is the new one."""
     moves = jnp.issubdtype(new.dtype, jnp.inexact)
-    return optax.incremental_update(new, old, share) if moves else new
+    return optax.incremental_update(new, old, share.astype(old.dtype)) if moves else new

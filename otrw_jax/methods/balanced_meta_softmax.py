@@ -128,7 +128,7 @@ def balanced_meta_softmax(
         )
 
     def sampling(state, labels):
-        own = class_counts(labels, counts.shape[0])[labels]
+        own = class_counts(labels, counts.shape[0])[labels].astype(jnp.float32)
         drawn = jax.nn.softmax(present_only(state.log_rates))[labels] / own
         return jnp.where(is_class(labels, counts.shape[0]), drawn, 0.0)
 

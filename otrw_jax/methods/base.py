@@ -179,6 +179,11 @@ def trains_backbone(trained: PyTree) -> bool:
     return bool(jax.tree.leaves(trained["backbone"]))
 
 
+def over_size(gradient: PyTree, size: Float[Array, ""]) -> PyTree:
+    """A gradient divided by the size of the batch, in the types that it has."""
+    return jax.tree.map(lambda g: g / size.astype(g.dtype), gradient)
+
+
 def global_sum(tree: PyTree, axis_name: str | None) -> PyTree:
     """Sums over the devices of an axis; without an axis, returns its argument."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)

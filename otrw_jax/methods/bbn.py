@@ -18,6 +18,7 @@ from otrw_jax.methods.base import (
     classification_metrics,
     global_sum,
     merge_params,
+    over_size,
     split_params,
 )
 from otrw_jax.model import Model
@@ -132,7 +133,7 @@ def bbn(
         wrong = alpha * metrics["error"][0] + (1 - alpha) * of_r[0]
         metrics["error"] = (wrong, of_r[1])
         size = metrics["loss"][1]
-        gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
+        gradient = over_size(global_sum(gradient, axis_name), size)
         updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
         params = merge_params(optax.apply_updates(trained, updates), frozen)
         variables = {"params": params, "state": model_state}

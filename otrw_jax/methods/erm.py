@@ -17,6 +17,7 @@ from otrw_jax.methods.base import (
     classification_metrics,
     global_sum,
     merge_params,
+    over_size,
     split_params,
 )
 from otrw_jax.model import Model
@@ -128,7 +129,7 @@ def erm(
             gradient, (total, *aux) = jax.grad(objective, has_aux=True)(trained)
             total = global_sum(total, axis_name) if divide_by_weights else size
             total = jnp.where(total > 0, total, 1)  # Of a batch of classes without weight.
-            gradient = jax.tree.map(lambda g: g / total, global_sum(gradient, axis_name))
+            gradient = over_size(global_sum(gradient, axis_name), total)
             if meta_cross_entropy:
                 of_meta, model_state = meta_gradient(trained, aux[0])
                 gradient = jax.tree.map(jnp.add, gradient, of_meta)

@@ -181,7 +181,7 @@ def metasaug(
 
         factors = class_weights[labels]
         total = global_sum(jnp.sum(factors), axis_name) if divide_by_weights else size
-        scale = strength * state.step / total_steps
+        scale = strength * state.step.astype(jnp.float32) / total_steps
 
         def objective(outputs, covariances):
             augmented = augmented_logits(*outputs, covariances, labels, scale)

@@ -17,6 +17,7 @@ from otrw_jax.methods.base import (
     classification_metrics,
     global_sum,
     merge_params,
+    over_size,
     split_params,
 )
 from otrw_jax.methods.ot_problem import features_in_chunks
@@ -158,7 +159,7 @@ def oltr(
         model_state, z, losses, logits, value, repels = aux
         metrics = classification_metrics(losses, logits, labels, axis_name)
         metrics["centroid_loss"] = (value, jnp.ones(()))
-        gradient = jax.tree.map(lambda g: g / size, global_sum(gradient, axis_name))
+        gradient = over_size(global_sum(gradient, axis_name), size)
         updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
         params = merge_params(optax.apply_updates(trained, updates), frozen)
 
@@ -264,7 +265,7 @@ def _class_means(
 ) -> Float[Array, "k d"]:
     """Mean features of each class; zero of a class without examples."""
     sums = jax.ops.segment_sum(z, labels, num_classes)
-    counts = jnp.bincount(labels, length=num_classes)
+    counts = jnp.bincount(labels, length=num_classes).astype(sums.dtype)
     return sums / jnp.maximum(counts, 1)[:, None]
 
 

@@ -150,9 +150,7 @@ def test_images_that_are_not_as_stored_are_told(name, top, shape):
     for way_of in (way.evaluate, lambda x: way.train(_keys(0, 2), x)):
         with pytest.raises(ValueError, match=told):
             way_of(images.astype(np.float32))
-        with pytest.raises(
-            ValueError, match=rf"{name}: images has shape .*; it must be \(any, any"
-        ):
+        with pytest.raises(ValueError, match=r"images has shape .*; it must be \(any, any"):
             way_of(images[0])
         with pytest.raises(ValueError, match=rf"any, any, any, {shape[-1]}\)"):
             way_of(np.concatenate([images] * 2, axis=-1))
