@@ -39,6 +39,7 @@ class Reporter:
             str(workdir / "tensorboard"), purge_step=len(history) + 1, write_to_disk=True
         )
         self._printed = 0.0
+        self._warned = any(record.get("ot_unconverged") for record in history)
         self._console = Console()
         self._title = title
         self._progress = Progress(
@@ -63,6 +64,12 @@ class Reporter:
         status = f"{record['stage']} loss {record['loss']:.4f} error {record['train_error']:.1f} %"
         if "test" in record:
             status += f", test error {record['test']['error']:.2f} %"
+        if "ot_unconverged" in record:
+            status += (
+                f", {100 * record['ot_unconverged']:.1f} % of OT problems unconverged"
+                f" (marginal error {record['ot_marginal_error']:.1e})"
+            )
+            self._warn(record)
         self._progress.update(self._task, completed=record["number"], status=status)
         now = time.monotonic()
         if not self._console.is_terminal and (
@@ -70,6 +77,22 @@ class Reporter:
         ):
             self._printed = now
             print(f"{self._title} epoch {record['number']}: {status}", flush=True)
+
+    def _warn(self, record: dict) -> None:
+        """Says once in a run that OT problems did not converge, and what to do."""
+        if self._warned or not record["ot_unconverged"]:
+            return
+        self._warned = True
+        self._console.print(
+            f"{self._title}: {100 * record['ot_unconverged']:.1f} % of the OT problems of epoch "
+            f"{record['number']} did not converge, their marginals are wrong by "
+            f"{record['ot_marginal_error']:.1e} in the mean; their losses are those of feasible "
+            "plans, and their gradients bounded. Take a larger ot.max_iterations or ot.epsilon "
+            "among the choices of the stage to have them converge.",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
     def close(self) -> None:
         """Ends the progress bar and closes the files."""

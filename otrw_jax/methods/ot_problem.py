@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.methods.base import Examples
 from otrw_jax.ot import costs, measures
+from otrw_jax.ot.checks import require_number
 from otrw_jax.ot.measures import Measure
 from otrw_jax.ot.transport import EntropicOT
 from otrw_jax.ot.weights import Simplex
@@ -54,7 +55,8 @@ class OTReweighting:
             those of smaller batches: another algorithm, which spares gathering the features.
 
     Raises:
-        ValueError: an unknown choice, or choices that exclude each other.
+        ValueError: an unknown choice, a number out of its range, or choices that exclude each
+            other.
     """
 
     cost: Literal["combined", "feature", "label"] = "combined"
@@ -88,6 +90,11 @@ class OTReweighting:
                 raise ValueError(
                     f"OTReweighting.{field.name} is {value!r}; choose one of {list(choices)}."
                 )
+        for name in ("feature_weight", "label_weight"):
+            require_number(f"OTReweighting.{name}", getattr(self, name))
+        for name in ("virtual_learning_rate", "meta_cross_entropy"):
+            require_number(f"OTReweighting.{name}", getattr(self, name), least=0)
+        require_number("OTReweighting.measure_size", self.measure_size, least=1)
         if self.measure == "dynamic" and self.meta_features == "step":
             raise ValueError(
                 "OTReweighting: the dynamic measure is drawn at each refresh; set "
