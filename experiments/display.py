@@ -49,6 +49,10 @@ class Display:
         if told and not self.terminal:
             print(f"{self._title}: {what}", flush=True)
 
+    def say(self, sentence: str) -> None:
+        """Prints a sentence, above the bar where there is one."""
+        self._progress.console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
     def within(self, epochs: float) -> None:
         """Shows the part of the next epochs that is done, counted over the runs."""
         self._move(self._begun + epochs)

@@ -43,6 +43,7 @@ class Reporter:
             log = SessionLog(status=SessionLog.START)
             self._events.write_event(Event(step=len(history) + 1, session_log=log))
         self._printed = 0.0
+        self._warned = any(record.get("ot_unconverged") for record in history)
         self._title, self._display = title, display
 
     def epoch(self, record: dict) -> None:
@@ -57,11 +58,30 @@ class Reporter:
         status = f"{record['stage']} loss {record['loss']:.4f} error {record['train_error']:.1f} %"
         if "test" in record:
             status += f", test error {record['test']['error']:.2f} %"
+        if "ot_unconverged" in record:
+            status += (
+                f", {100 * record['ot_unconverged']:.1f} % of OT problems unconverged"
+                f" (marginal error {record['ot_marginal_error']:.1e})"
+            )
+            self._warn(record)
         self._display.epoch(status)
         now = time.monotonic()
         if not self._display.terminal and ("test" in record or now - self._printed > QUIET_SECONDS):
             self._printed = now
             print(f"{self._title} epoch {record['number']}: {status}", flush=True)
+
+    def _warn(self, record: dict) -> None:
+        """Says once in a run that OT problems did not converge, and what to do."""
+        if self._warned or not record["ot_unconverged"]:
+            return
+        self._warned = True
+        self._display.say(
+            f"{self._title}: {100 * record['ot_unconverged']:.1f} % of the OT problems of epoch "
+            f"{record['number']} did not converge, their marginals are wrong by "
+            f"{record['ot_marginal_error']:.1e} in the mean; their losses are those of feasible "
+            "plans, and their gradients bounded. Take a larger ot.max_iterations or ot.epsilon "
+            "among the choices of the stage to have them converge."
+        )
 
     def close(self) -> None:
         """Closes the files; an error of the last epoch has been told."""

@@ -73,7 +73,7 @@ class DeviceData(NamedTuple):
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The training loss of an epoch is not a number, or infinite."""
+    """The training or OT loss of an epoch is not finite, or the distribution of its batches."""
 
 
 Metrics = dict[str, float] | list[dict[str, float]]
@@ -145,18 +145,18 @@ def make_loop(
     if seeds and devices.total > 1:
         raise ValueError("seeds are trained together on one device; take devices=1 or no seeds.")
 
-    def draw(key: Array, state: Any, labels: Int[Array, "N"]) -> Int[Array, "s b"]:
+    def draw(key: Array, state: Any, labels: Int[Array, "N"]) -> tuple[Int[Array, "s b"], Array]:
         count = labels.shape[0]
         steps = count // size
         if method.sampling is None:
             order = jax.random.permutation(key, count)
-            return order[: steps * size].reshape(steps, size)
+            return order[: steps * size].reshape(steps, size), jnp.asarray(True)
         weights = method.sampling(state, labels)
         if weights.ndim == 1:
-            return _drawn(key, weights, steps, size)
+            return _drawn(key, weights, steps, size), jnp.isfinite(weights).all()
         keys = jax.random.split(key, weights.shape[0])
         each = [_drawn(*one, steps, size) for one in zip(keys, weights, strict=True)]
-        return jnp.stack(each, axis=-1).reshape(steps, -1)
+        return jnp.stack(each, axis=-1).reshape(steps, -1), jnp.isfinite(weights).all()
 
     def augmented(key: Array, meta: Examples) -> Examples:
         keys = _keys(jax.random.fold_in(key, _META), jnp.arange(meta.labels.shape[0]))
@@ -224,7 +224,9 @@ def make_loop(
     def epoch(state, data, key, tick=None):
         check_batch(stage, data.raw.labels.shape[-1])
         keys = jax.vmap(jax.random.split)(key) if seeds else jax.random.split(key)
-        ids = draw(keys[..., 0], state, data.raw.labels)
+        ids, finite = draw(keys[..., 0], state, data.raw.labels)
+        if not np.all(finite):
+            raise _diverged(stage, "distribution of the batches", np.nan)
         places = devices.share(jnp.arange(ids.shape[-1]))
         meta = meta_in(data, key)
         parts, totals = _parts(ids, steps_per_call), None
@@ -292,14 +294,19 @@ def _parts(ids: Int[Array, "... s b"], steps_per_call: int) -> list[Int[Array, "
     return [ids[..., at : at + size, :] for at in range(0, steps, size)]
 
 
+def _diverged(stage: Stage, what: str, value: Any) -> TrainingDivergedError:
+    return TrainingDivergedError(
+        f"{stage.name}: the {what} is {value}; take a smaller learning rate, or look for inputs "
+        "that are not finite."
+    )
+
+
 def _means(stage: Stage, totals: dict[str, tuple[Float[Array, "..."], Float[Array, "..."]]], seeds):
     totals = jax.device_get(totals)
     means = {name: np.float64(total) / count for name, (total, count) in totals.items()}
-    if not np.isfinite(means["loss"]).all():
-        raise TrainingDivergedError(
-            f"{stage.name}: the training loss is {means['loss']}; take a smaller learning rate, "
-            "or look for inputs that are not finite."
-        )
+    for name, what in (("loss", "training loss"), ("ot_loss", "OT loss")):
+        if not np.isfinite(means.get(name, 0.0)).all():
+            raise _diverged(stage, what, means[name])
     if not seeds:
         return {name: float(mean) for name, mean in means.items()}
     return [{name: float(mean[seed]) for name, mean in means.items()} for seed in range(seeds)]

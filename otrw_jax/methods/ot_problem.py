@@ -59,8 +59,8 @@ class OTReweighting:
             those of smaller batches: another algorithm, which spares gathering the features.
 
     Raises:
-        ValueError: an unknown choice, choices that exclude each other, or a number out of its
-            range or not finite.
+        ValueError: an unknown choice, a number out of its range or not finite, or choices that
+            exclude each other.
     """
 
     cost: Literal["combined", "feature", "label"] = "combined"

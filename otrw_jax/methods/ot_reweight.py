@@ -16,6 +16,7 @@ from otrw_jax.methods.ot_step import (
     devices,
     everywhere,
     make_features,
+    ot_metrics,
     ot_step,
     refreshed_meta,
     require_data,
@@ -23,7 +24,7 @@ from otrw_jax.methods.ot_step import (
 from otrw_jax.model import Model
 from otrw_jax.ot import weights
 from otrw_jax.ot.closed_form import optimal_weights, optimal_weights_by_rows
-from otrw_jax.ot.transport import ot_loss
+from otrw_jax.ot.transport import ot_loss_and_convergence
 from otrw_jax.ot.weights import ExampleWeights
 
 
@@ -157,34 +158,34 @@ def ot_reweight(
         if config.weighting == "global":
             batch_weights = jnp.ones_like(entries.values) if config.sampling else entries.values
         else:
-            entries, batch_weights, value = _reweight(entries, ot_problem)
-            if problem_axis != axis_name:
-                ids, entries = jax.tree.map(lambda x: everywhere(x, axis_name), (ids, entries))
-                value = jax.lax.pmean(value, axis_name)
+            entries, batch_weights, solved = _reweight(entries, ot_problem)
+            own_axis = None if problem_axis == axis_name else axis_name
+            ids, entries = jax.tree.map(lambda x: everywhere(x, own_axis), (ids, entries))
             state = state.replace(weights=weights.scatter(state.weights, ids, entries))
-            metrics["ot_loss"] = (value, jnp.ones(()))
+            metrics |= ot_metrics(*solved, config.ot, own_axis)
 
         return now.network_step(state, batch_weights), metrics
 
     def _reweight(entries, ot_problem):
-        """Step (b): the batch's new entries, the weights of its losses, the OT loss before."""
+        """Step (b): the batch's new entries, weights of its losses, OT loss before, convergence."""
         if config.weighting == "closed_form":
             cost, measure = ot_problem(entries.values)
             values = optimal_weights(cost, measure.weights, epsilon=config.ot.epsilon)
-            value = ot_loss(values, cost, measure.weights, ot=config.ot)
-            return entries.replace(values=values), values, value
+            solved = ot_loss_and_convergence(values, cost, measure.weights, ot=config.ot)
+            return entries.replace(values=values), values, solved
         if config.from_scratch:
             entries = weights.init_weights(entries.initial, weight_optimizer)
         fixed = None if config.second_order else ot_problem(entries.values)
 
         def objective(values):
             cost, measure = ot_problem(values) if fixed is None else fixed
-            return ot_loss(
-                weights.mass(values, config.simplex), cost, measure.weights, ot=config.ot
-            )
+            mass = weights.mass(values, config.simplex)
+            return ot_loss_and_convergence(mass, cost, measure.weights, ot=config.ot)
 
-        entries, value = weights.update(entries, objective, weight_optimizer, config.simplex)
-        return entries, weights.loss_weights(entries.values, config.simplex), value
+        entries, solved = weights.update(
+            entries, objective, weight_optimizer, config.simplex, has_aux=True
+        )
+        return entries, weights.loss_weights(entries.values, config.simplex), solved
 
     sampling = (lambda state, labels: state.weights.values) if config.sampling else None
     return Method(init, step, refresh, sampling)

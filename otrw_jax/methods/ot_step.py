@@ -34,6 +34,7 @@ from otrw_jax.methods.virtual_step import virtual_step
 from otrw_jax.model import Model
 from otrw_jax.ot import measures
 from otrw_jax.ot.measures import Measure
+from otrw_jax.ot.transport import Convergence, EntropicOT
 
 
 class OTStep(NamedTuple):
@@ -230,6 +231,27 @@ def ot_step(
         return cost_of(config, features, labels, measure), measure
 
     return passes
+
+
+def ot_metrics(
+    value: Float[Array, ""], convergence: Convergence, ot: EntropicOT, axis_name: str | None = None
+) -> Metrics:
+    """The OT loss of a step's problem, its marginal error, and whether it did not converge.
+
+    A threshold of zero asks for a number of iterations, not for convergence, and has no such share.
+
+    Args:
+        value: the loss.
+        convergence: how far the solver came.
+        ot: how it was solved.
+        axis_name: mapped axis of devices that have a problem each, for the mean over them.
+    """
+    metrics = {"ot_loss": value, "ot_marginal_error": convergence.marginal_error}
+    if ot.threshold > 0:
+        metrics["ot_unconverged"] = jnp.where(convergence.converged, 0.0, 1.0)
+    if axis_name is not None:
+        metrics = jax.lax.pmean(metrics, axis_name)
+    return {name: (mean, jnp.ones_like(mean)) for name, mean in metrics.items()}
 
 
 def eval_features(model: Model, variables: PyTree, inputs: PyTree) -> Float[Array, "b d"]:

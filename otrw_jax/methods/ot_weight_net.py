@@ -16,12 +16,13 @@ from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.methods.ot_step import (
     everywhere,
     make_features,
+    ot_metrics,
     ot_step,
     refreshed_meta,
     require_data,
 )
 from otrw_jax.model import Model
-from otrw_jax.ot.transport import ot_loss
+from otrw_jax.ot.transport import ot_loss_and_convergence
 
 NetInput = Literal["features", "label", "loss", "features_and_label"]
 
@@ -149,17 +150,17 @@ def ot_weight_net(
 
         def objective(weights):
             cost, measure = now.ot_problem(weights) if fixed is None else fixed
-            return ot_loss(weights, cost, measure.weights, ot=config.ot)
+            return ot_loss_and_convergence(weights, cost, measure.weights, ot=config.ot)
 
         # The loss's gradient is known up to a constant, which the net's simplex takes out.
-        value, slope = jax.value_and_grad(objective)(weights)
+        solved, slope = jax.value_and_grad(objective, has_aux=True)(weights)
         updates, net_opt_state = net_optimizer.update(
             pullback(slope)[0], state.net_opt_state, state.net_params
         )
         net_params = optax.apply_updates(state.net_params, updates)
         state = now.network_step(state, weights_of(net_params))
         state = state.replace(net_params=net_params, net_opt_state=net_opt_state)
-        return state, {**now.metrics, "ot_loss": (value, jnp.ones(()))}
+        return state, now.metrics | ot_metrics(*solved, config.ot)
 
     return Method(init, step, refresh)
 

@@ -1,21 +1,29 @@
 """Costs between training examples and meta atoms (Guo et al. 2022, eqs. 7-9)."""
 
-import chex
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
+
+from otrw_jax.ot.checks import require_labels, require_number, require_shapes, working
 
 
 def label_cost(train_labels: Int[Array, "n"], meta_labels: Int[Array, "m"]) -> Float[Array, "n m"]:
     """Returns 0 where the labels agree and 1 elsewhere (eq. 7).
 
     Args:
-        train_labels: class of each training example, `[n]`.
+        train_labels: class of each training example, `[n]`. A negative one is of no class, such as
+            padding, and agrees with none.
         meta_labels: class of each meta atom, `[m]`.
+
+    Raises:
+        ValueError: shapes that do not fit, or known labels that are not whole numbers.
     """
-    chex.assert_rank([train_labels, meta_labels], 1)
-    differ = jnp.asarray(train_labels)[:, None] != jnp.asarray(meta_labels)[None, :]
-    return differ.astype(jnp.float32)
+    require_shapes("label_cost", train_labels=(train_labels, "n"), meta_labels=(meta_labels, "m"))
+    require_labels("train", train_labels)
+    require_labels("meta", meta_labels)
+    train_labels = jnp.asarray(train_labels)
+    differ = train_labels[:, None] != jnp.asarray(meta_labels)[None, :]
+    return (differ | (train_labels < 0)[:, None]).astype(jnp.float32)
 
 
 def feature_cost(
@@ -23,16 +31,24 @@ def feature_cost(
 ) -> Float[Array, "n m"]:
     """Returns 1 - cosine similarity, in [0, 2] (eq. 8).
 
-    A zero vector has cosine 0 with everything, so its costs are 1 and its gradient is 0.
+    A zero vector has cosine 0 with everything, so its costs are 1 and its gradient is 0. Computed,
+    and returned, in float32 or wider.
 
     Args:
         train_features: features of the training examples, `[n, d]`.
         meta_features: features of the meta atoms, `[m, d]`.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
-    chex.assert_rank([train_features, meta_features], 2)
-    chex.assert_equal_shape_suffix([train_features, meta_features], 1)
-    similarity = jnp.matmul(_unit(train_features), _unit(meta_features).T, precision="highest")
-    return 1.0 - similarity
+    require_shapes(
+        "feature_cost",
+        train_features=(train_features, "n d"),
+        meta_features=(meta_features, "m d"),
+    )
+    dtype = working(train_features, meta_features)
+    train, meta = (_unit(jnp.asarray(x).astype(dtype)) for x in (train_features, meta_features))
+    return 1.0 - jnp.matmul(train, meta.T, precision="highest")
 
 
 def combined_cost(
@@ -53,17 +69,27 @@ def combined_cost(
         meta_labels: `[m]`.
         feature_weight: factor of `feature_cost`.
         label_weight: factor of `label_cost`.
+
+    Raises:
+        ValueError: shapes that do not fit, known labels that are not whole numbers, or a weight
+            that is not a finite number.
     """
-    chex.assert_equal_shape_prefix([train_features, train_labels], 1)
-    chex.assert_equal_shape_prefix([meta_features, meta_labels], 1)
-    return feature_weight * feature_cost(train_features, meta_features) + label_weight * label_cost(
-        train_labels, meta_labels
+    require_shapes(
+        "combined_cost",
+        train_features=(train_features, "n d"),
+        train_labels=(train_labels, "n"),
+        meta_features=(meta_features, "m d"),
+        meta_labels=(meta_labels, "m"),
     )
+    require_number("combined_cost: feature_weight", feature_weight)
+    require_number("combined_cost: label_weight", label_weight)
+    by_feature = feature_cost(train_features, meta_features)
+    by_label = label_cost(train_labels, meta_labels).astype(by_feature.dtype)
+    return feature_weight * by_feature + label_weight * by_label
 
 
 def _unit(vectors):
-    """Scales rows to length one, in float32 or wider; zero rows stay zero, with a zero gradient."""
-    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+    """Scales rows to length one; zero rows stay zero, with a zero gradient."""
     squared = jnp.sum(vectors**2, axis=-1, keepdims=True)
     zero = squared == 0  # Not of a row with a NaN, which stays one.
     return jnp.where(zero, 0.0, vectors / jnp.sqrt(jnp.where(zero, 1.0, squared)))

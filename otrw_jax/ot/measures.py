@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
+
+from otrw_jax.ot.checks import float_dtype, require_labels, require_shapes, working
 
 
 class Measure(NamedTuple):
@@ -25,9 +26,19 @@ class Measure(NamedTuple):
 
 
 def whole(features: Float[Array, "m ..."], labels: Int[Array, "m"]) -> Measure:
-    """Every meta example an atom of mass 1/m (eq. 5)."""
-    chex.assert_equal_shape_prefix([features, labels], 1)
-    return _uniform(features, labels)
+    """Every meta example an atom of mass 1/m (eq. 5).
+
+    Raises:
+        ValueError: shapes that do not fit, or known labels that are not whole numbers from 0 on.
+            Traced, an example with a negative label is padding: of mass 0, the others equal.
+    """
+    require_shapes("whole", features=(features, "m ..."), labels=(labels, "m"))
+    require_labels("meta", labels, least=0)
+    measure = _uniform(features, labels)
+    if not isinstance(labels, jax.core.Tracer):
+        return measure
+    present = (labels >= 0).astype(measure.weights.dtype)
+    return measure._replace(weights=present / jnp.sum(present))
 
 
 def prototypes(
@@ -47,16 +58,20 @@ def prototypes(
         One atom a class, `[k, ...]`, in the order of the classes.
 
     Raises:
-        ValueError: a class has no meta example, or a label is of no class. Under a transformation,
-            where labels are not known, such a class gets a zero atom.
+        ValueError: shapes that do not fit; a class has no meta example, or a label is of no class.
+            Under a transformation, where labels are not known, such a class gets a zero atom, and
+            an example of no class, such as padding with a label of -1, counts for none.
     """
-    chex.assert_equal_shape_prefix([features, labels], 1)
+    require_shapes("prototypes", features=(features, "m ..."), labels=(labels, "m"))
     require_every_class(labels, num_classes)
-    features = jnp.asarray(features, jnp.result_type(float))
+    features = jnp.asarray(features)
+    result = float_dtype(features)
+    features = features.astype(working(features))
     member = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
     total = jnp.einsum("mk,m...->k...", member, features, precision="highest")
     count = jnp.maximum(member.sum(0), 1.0)
-    return total / count.reshape((num_classes,) + (1,) * (features.ndim - 1))
+    means = total / count.reshape((num_classes,) + (1,) * (features.ndim - 1))
+    return means.astype(result)
 
 
 def prototype_measure(
@@ -72,10 +87,12 @@ def random_sample(
     """One random meta example a class, each of mass 1/k (Guo et al. 2022, section 6.1).
 
     Raises:
-        ValueError: a class has no meta example, as `prototypes`.
+        ValueError: as `prototypes`, and the same where labels are not known.
     """
+    require_shapes("random_sample", features=(features, "m ..."), labels=(labels, "m"))
     chosen = balanced_sample(key, labels, num_classes, per_class=1)
-    return _uniform(jnp.asarray(features)[chosen], jnp.arange(num_classes))
+    atoms = jnp.asarray(features).at[chosen].get(mode="fill", fill_value=0)
+    return _uniform(atoms, jnp.arange(num_classes))
 
 
 def random_prototypes(
@@ -106,17 +123,24 @@ def balanced_sample(
     examples than `per_class` is drawn with replacement, in equal shares up to rounding.
 
     Raises:
-        ValueError: a class has no example, as `prototypes`.
+        ValueError: `per_class` is below 1; a class has no example, or a label is of no class. Where
+            labels are not known, the indices of such a class are n, past the last example, and an
+            example of no class is not drawn.
     """
+    if per_class < 1:
+        raise ValueError(f"balanced_sample: per_class is {per_class}; it must be at least 1.")
+    require_shapes("balanced_sample", labels=(labels, "n"))
     require_every_class(labels, num_classes)
     labels = jnp.asarray(labels)
+    labels = jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
     # Examples in random order within each class; position p of class c is taken modulo its size.
     order = jax.random.permutation(key, labels.shape[0])
     order = order[jnp.argsort(labels[order], stable=True)]
     sizes = jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=0)
     starts = jnp.cumsum(sizes) - sizes
     position = jnp.arange(per_class)[None, :] % jnp.maximum(sizes, 1)[:, None]
-    return order[starts[:, None] + position].reshape(-1)
+    drawn = order[starts[:, None] + position]
+    return jnp.where(sizes[:, None] > 0, drawn, labels.shape[0]).reshape(-1)
 
 
 def require_every_class(labels: Int[Array, "m"], num_classes: int, of: str = "meta") -> None:
@@ -126,11 +150,7 @@ def require_every_class(labels: Int[Array, "m"], num_classes: int, of: str = "me
     """
     if isinstance(labels, jax.core.Tracer):
         return
-    foreign = np.setdiff1d(np.asarray(labels), np.arange(num_classes))
-    if foreign.size:
-        raise ValueError(
-            f"{of} labels are whole numbers from 0 to {num_classes - 1}; {foreign[0]} is none."
-        )
+    require_labels(of, labels, least=0, most=num_classes - 1)
     absent = np.setdiff1d(np.arange(num_classes), np.asarray(labels))
     if absent.size:
         names = ", ".join(map(str, absent[:10])) + (", ..." if absent.size > 10 else "")

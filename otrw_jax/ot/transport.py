@@ -1,19 +1,31 @@
 """The entropic OT problem between weighted examples and meta atoms (Guo et al. 2022, eq. 10).
 
-ott-jax solves the problem; this is the one module that touches it. The gradient goes through
-ott-jax's implicit differentiation with a linear solve of our own (`_DirectSolve`), because the
-stock solve is iterative on a singular system and fails on problems of ordinary shape.
+ott-jax solves the problem; this is the one module that touches it. The gradient is implicit, with
+a linear solve of our own (`saddle.py`), because the stock solve is iterative on a singular system
+and fails on problems of ordinary shape.
 """
 
+import contextlib
 import dataclasses
 import warnings
+from functools import partial
 from typing import Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
+
+from otrw_jax.ot.checks import (
+    equally_varying,
+    float_dtype,
+    require_masses,
+    require_number,
+    require_shapes,
+    working,
+)
+from otrw_jax.ot.saddle import solve_saddle
+from otrw_jax.ot.small_epsilon import annealed_start, cost_range, rounded_to_marginals
 
 with warnings.catch_warnings():
     # ott-jax imports JAXopt, which warns on import; nothing here uses it.
@@ -32,8 +44,13 @@ class EntropicOT:
     """How the entropic OT problem is solved and differentiated. Hashable: a static argument.
 
     Attributes:
-        epsilon: entropic regularisation, the paper's lambda, in units of the cost.
-        max_iterations: bound on the Sinkhorn iterations.
+        epsilon: entropic regularisation, the paper's lambda, in units of the cost. Within a
+            compiled function it may be a traced number, such as one that falls from step to step;
+            losses, plans and potentials are differentiable in it. (Such an EntropicOT is no static
+            argument.)
+        max_iterations: bound on the Sinkhorn iterations at this epsilon. Where it is below a
+            fiftieth of the range of the cost, they start from potentials that were followed down
+            from larger ones, one iteration each, which are not counted; `"unrolled"` starts cold.
         threshold: stops when the L1 error of the marginals is below this. The default is chosen by
             the error of the gradient (`python -m experiments.benchmark --only=threshold`): ten
             times as loose serves batches of 16 and ten classes, and leaves errors of percents
@@ -50,14 +67,13 @@ class EntropicOT:
     gradient: Literal["implicit", "unrolled", "envelope"] = "implicit"
 
     def __post_init__(self):
-        if not self.epsilon > 0:
-            raise ValueError(f"EntropicOT.epsilon is {self.epsilon}; it must be positive.")
-        if self.max_iterations < 1:
+        require_number("EntropicOT.epsilon", self.epsilon, above=0)
+        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
             raise ValueError(
-                f"EntropicOT.max_iterations is {self.max_iterations}; it must be at least 1."
+                f"EntropicOT.max_iterations is {self.max_iterations}; it must be at least 1, and "
+                "a whole number."
             )
-        if not self.threshold >= 0:
-            raise ValueError(f"EntropicOT.threshold is {self.threshold}; it must be >= 0.")
+        require_number("EntropicOT.threshold", self.threshold, least=0)
         if self.gradient not in ("implicit", "unrolled", "envelope"):
             raise ValueError(
                 f"EntropicOT.gradient is {self.gradient!r}; choose 'implicit', 'unrolled' or "
@@ -74,7 +90,8 @@ class Transport(NamedTuple):
         g: dual potential of the meta side, `[m]`.
         iterations: Sinkhorn iterations run.
         marginal_error: L1 distance of both of the plan's marginals from the wanted ones.
-        converged: whether `marginal_error` is within the threshold (or float32 rounding of it).
+        converged: whether `marginal_error` is within the threshold, or the rounding of a plan whose
+            exponents span the range of the cost over epsilon.
     """
 
     plan: Float[Array, "n m"]
@@ -97,7 +114,9 @@ def transport(
     A weight of zero is an ordinary input: its row of the plan is zero. Padding is done this way:
     a padded example has weight zero and any finite cost. Plan and potentials are differentiable
     in weights, cost and meta weights as `ot.gradient` says (`"envelope"` concerns `ot_loss`
-    alone; here it differentiates implicitly).
+    alone; here it differentiates implicitly), in reverse mode. A NaN anywhere makes all of them
+    NaN. Plan and potentials have the cost's dtype (float for whole numbers) and are found in
+    float32 or wider; weights of half precision are scaled to the mass of the meta weights.
 
     Args:
         weights: probability of each training example, `[n]`, non-negative, summing to the same mass
@@ -105,36 +124,15 @@ def transport(
         cost: `[n, m]`.
         meta_weights: probability of each meta atom, `[m]`; uniform 1/m by default.
         ot: the regularisation, stopping rule and gradient.
-    """
-    chex.assert_rank([weights, cost], [1, 2])
-    n, m = cost.shape
-    dtype = cost.dtype
-    weights = jnp.asarray(weights, dtype)
-    if meta_weights is None:
-        meta_weights = jnp.full((m,), 1 / m, dtype)
-    meta_weights = jnp.asarray(meta_weights, dtype)
-    chex.assert_shape([weights, meta_weights], [(n,), (m,)])
 
-    problem = linear_problem.LinearProblem(
-        geometry.Geometry(cost_matrix=cost, epsilon=ot.epsilon),
-        a=weights + _TINY_MASS * (weights <= 0),
-        b=meta_weights + _TINY_MASS * (meta_weights <= 0),
-    )
-    with jax.numpy_rank_promotion("allow"):  # ott-jax broadcasts between ranks.
-        output = _solver(ot)(problem)
-    f, g = output.potentials
-    plan = jnp.exp((f[:, None] + g[None, :] - cost) / ot.epsilon)
-    # Exact zeros in value; the gradient of a zero weight still passes through its row.
-    present = (weights > 0)[:, None] & (meta_weights > 0)[None, :]
-    plan = plan - jax.lax.stop_gradient(jnp.where(present, 0.0, plan))
-    marginal_error = jnp.sum(jnp.abs(plan.sum(1) - weights)) + jnp.sum(
-        jnp.abs(plan.sum(0) - meta_weights)
-    )
-    marginal_error = jax.lax.stop_gradient(marginal_error)
-    rounding = 16 * jnp.finfo(dtype).eps
-    return Transport(
-        plan, f, g, output.n_iters, marginal_error, marginal_error <= ot.threshold + rounding
-    )
+    Raises:
+        ValueError: shapes that do not fit; masses that are known (not traced) and negative, or of
+            different sums.
+    """
+    solved = _transport(*_prepared("transport", weights, cost, meta_weights), ot)
+    dtype = float_dtype(cost)
+    plan, f, g = (x.astype(dtype) for x in solved[:3])
+    return solved._replace(plan=plan, f=f, g=g)
 
 
 def ot_loss(
@@ -149,28 +147,176 @@ def ot_loss(
     The loss holds no entropy term, so its gradient is not the dual potential, except with
     `ot.gradient="envelope"`, which puts the gradient of the regularised value in its place. The
     gradient in `weights` is defined up to a constant, since weights live on the simplex. It belongs
-    in a jitted function: outside of one, every call compiles the solver anew.
+    in a jitted function: outside of one, every call compiles the solver anew. Reverse mode twice
+    gives second derivatives; there is no forward mode.
+
+    Where the solver ends before it has converged, the loss is the cost of a plan that does have the
+    wanted marginals, the solver's rounded to them (Altschuler et al. 2017, algorithm 2), and the
+    gradient is bounded: where the implicit one is spread over more than the range of the cost, each
+    weight gets `sum_j T_ij (C_ij - g_j) / w_i` of the solver's potentials, whose differences are
+    within the range of the cost and epsilon log m. With `"unrolled"` loss and gradient are those of
+    the plan as the iterations leave it.
 
     Args:
         weights: `[n]`, as in `transport`.
         cost: `[n, m]`.
         meta_weights: `[m]`; uniform by default.
         ot: the regularisation, stopping rule and gradient.
+
+    Raises:
+        ValueError: as `transport`.
     """
-    if ot.gradient != "envelope":
-        return jnp.sum(cost * transport(weights, cost, meta_weights, ot=ot).plan)
-    solved = jax.lax.stop_gradient(transport(weights, cost, meta_weights, ot=ot))
-    surrogate = jnp.vdot(solved.f, weights) + jnp.sum(solved.plan * cost)
+    return ot_loss_and_convergence(weights, cost, meta_weights, ot=ot)[0]
+
+
+class Convergence(NamedTuple):
+    """How far the solver came: `marginal_error` and `converged` as in `Transport`."""
+
+    marginal_error: Float[Array, ""]
+    converged: Bool[Array, ""]
+
+
+def ot_loss_and_convergence(
+    weights: Float[Array, "n"],
+    cost: Float[Array, "n m"],
+    meta_weights: Float[Array, "m"] | None = None,
+    *,
+    ot: EntropicOT = EntropicOT(),
+) -> tuple[Float[Array, ""], Convergence]:
+    """`ot_loss`, and how far the solver came; for `jax.value_and_grad(..., has_aux=True)`."""
+    a, c, b = _prepared("ot_loss", weights, cost, meta_weights)
+    if isinstance(ot.epsilon, Array):
+        # Scaled to an epsilon of one, so that every derivative in epsilon is one in the cost.
+        epsilon = _positive(ot.epsilon, c.dtype)
+        value, convergence = _loss(dataclasses.replace(ot, epsilon=1.0), a, c / epsilon, b)
+        value = value * epsilon
+    else:
+        value, convergence = _loss(ot, a, c, b)
+    return value.astype(float_dtype(cost)), convergence
+
+
+def _prepared(where, weights, cost, meta_weights):
+    """Weights, cost and meta weights as arrays of one dtype, checked."""
+    require_shapes(where, cost=(cost, "n m"), weights=(weights, "n"))
     if meta_weights is not None:
-        surrogate += jnp.vdot(solved.g, meta_weights)
-    value = jax.lax.stop_gradient(jnp.sum(cost * solved.plan))
-    return value + surrogate - jax.lax.stop_gradient(surrogate)
+        require_shapes(where, cost=(cost, "n m"), meta_weights=(meta_weights, "m"))
+    require_masses(where, weights, meta_weights)
+    dtype = working(cost)
+    half = any(
+        x is not None and jnp.asarray(x).dtype.itemsize == 2 for x in (weights, meta_weights)
+    )
+    weights, cost = jnp.asarray(weights).astype(dtype), jnp.asarray(cost).astype(dtype)
+    if meta_weights is None:
+        meta_weights = jnp.full((cost.shape[1],), 1 / cost.shape[1], dtype)
+    meta_weights = jnp.asarray(meta_weights).astype(dtype)
+    if half:
+        weights = weights * (jnp.sum(meta_weights) / jnp.sum(weights))
+    return equally_varying(weights, cost, meta_weights)
+
+
+def _positive(epsilon, dtype):
+    """A traced epsilon; NaN where it is not positive."""
+    return jnp.where(epsilon > 0, epsilon, jnp.nan).astype(dtype)
+
+
+def _transport(weights, cost, meta_weights, ot):
+    if isinstance(ot.epsilon, Array):
+        epsilon = _positive(ot.epsilon, cost.dtype)
+        solved = _transport(
+            weights, cost / epsilon, meta_weights, dataclasses.replace(ot, epsilon=1.0)
+        )
+        return solved._replace(f=epsilon * solved.f, g=epsilon * solved.g)
+    no_row, no_column = weights <= 0, meta_weights <= 0
+    problem = linear_problem.LinearProblem(
+        geometry.Geometry(cost_matrix=cost, epsilon=ot.epsilon),
+        a=weights + jnp.where(no_row, _TINY_MASS, 0.0).astype(cost.dtype),
+        b=meta_weights + jnp.where(no_column, _TINY_MASS, 0.0).astype(cost.dtype),
+    )
+    spread = jax.lax.stop_gradient(cost_range(cost, ~no_row, ~no_column))
+    start = None
+    if ot.gradient != "unrolled":
+        start = annealed_start(problem.a, cost, problem.b, ot.epsilon, spread)
+    with _loose_promotion():
+        output = _solver(ot)(problem, init=start)
+    # ott-jax takes a potential that is not a number for zero.
+    finite = [jnp.isfinite(x).all() for x in (weights, cost, meta_weights)]
+    poison = jnp.where(finite[0] & finite[1] & finite[2], 0.0, jnp.nan).astype(cost.dtype)
+    f, g = (potential + poison for potential in output.potentials)
+    plan = jnp.exp((f[:, None] + g[None, :] - cost) / ot.epsilon)
+    # Exact zeros in value; the gradient of a zero weight still passes through its row.
+    absent = no_row[:, None] | no_column[None, :]
+    plan = plan - jax.lax.stop_gradient(jnp.where(absent, plan, 0.0))
+    marginal_error = jnp.sum(jnp.abs(plan.sum(1) - weights)) + jnp.sum(
+        jnp.abs(plan.sum(0) - meta_weights)
+    )
+    marginal_error = jax.lax.stop_gradient(marginal_error)
+    rounding = jnp.finfo(cost.dtype).eps * (16 + spread / ot.epsilon)
+    return Transport(
+        plan, f, g, output.n_iters, marginal_error, marginal_error <= ot.threshold + rounding
+    )
+
+
+def _loss(ot, weights, cost, meta_weights):
+    of = _loss_of_iterations if ot.gradient == "unrolled" else _bounded_loss
+    return of(ot, weights, cost, meta_weights)
+
+
+def _loss_of_iterations(ot, weights, cost, meta_weights):
+    solved = _transport(weights, cost, meta_weights, ot)
+    return jnp.sum(cost * solved.plan), Convergence(solved.marginal_error, solved.converged)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bounded_loss(ot, weights, cost, meta_weights):
+    return _loss_forward(ot, weights, cost, meta_weights)[0]
+
+
+def _loss_forward(ot, weights, cost, meta_weights):
+    solved = _transport(weights, cost, meta_weights, ot)
+    feasible = jnp.sum(cost * rounded_to_marginals(solved.plan, weights, meta_weights))
+    value = jnp.where(solved.converged, jnp.sum(cost * solved.plan), feasible)
+    result = value, Convergence(solved.marginal_error, solved.converged)
+    return result, (solved, weights, cost, meta_weights)
+
+
+def _loss_backward(ot, residuals, cotangent):
+    solved, weights, cost, meta_weights = residuals
+    by_value = cotangent[0]
+    if ot.gradient == "envelope":
+        gradients = solved.f, solved.plan, solved.g
+    else:
+        gradients = _implicit_gradients(ot, solved, weights, cost, meta_weights)
+    return tuple(by_value * x for x in gradients)
+
+
+_bounded_loss.defvjp(_loss_forward, _loss_backward)
+
+
+def _implicit_gradients(ot, solved, weights, cost, meta_weights):
+    """Of `<C, T*>` in weights, cost and meta weights; bounded where the solver did not converge."""
+    plan = jnp.exp((solved.f[:, None] + solved.g[None, :] - cost) / ot.epsilon)
+    product = cost * plan
+    x, y = solve_saddle(plan, product.sum(1), product.sum(0))
+    by_cost = solved.plan + plan * (x[:, None] + y[None, :] - cost) / ot.epsilon
+    rows = jnp.where(plan.sum(1) > 0, plan.sum(1), 1.0)
+    of_potentials = jnp.sum(plan * (cost - solved.g[None, :]), axis=1) / rows
+    spread = cost_range(cost, weights > 0, meta_weights > 0)
+    sound = solved.converged | ((jnp.ptp(x) <= spread) & (jnp.ptp(y) <= spread))
+    bounded = of_potentials, solved.plan, solved.g
+    return tuple(jnp.where(sound, *pair) for pair in zip((x, by_cost, y), bounded, strict=True))
+
+
+@contextlib.contextmanager
+def _loose_promotion():
+    """ott-jax broadcasts between ranks and mixes dtypes."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def _solver(ot: EntropicOT) -> sinkhorn.Sinkhorn:
     # The loop runs whole blocks of inner iterations, so the block must divide the maximum.
     block = max(d for d in range(1, 11) if ot.max_iterations % d == 0)
-    return sinkhorn.Sinkhorn(
+    return _Sinkhorn(
         threshold=ot.threshold,
         inner_iterations=block,
         max_iterations=ot.max_iterations,
@@ -179,14 +325,37 @@ def _solver(ot: EntropicOT) -> sinkhorn.Sinkhorn:
 
 
 @jax.tree_util.register_pytree_node_class
+class _Sinkhorn(sinkhorn.Sinkhorn):
+    """ott-jax's, traceable anywhere: where it is differentiated, and under `jax.shard_map`.
+
+    Its error of the marginals mixes dtypes and ranks in the derivative, and starts as a constant.
+    """
+
+    def init_state(self, ot_prob, init):
+        state = super().init_state(ot_prob, init)
+        errors, _ = equally_varying(state.errors, ot_prob.a)
+        return state.set(errors=errors)
+
+    def one_iteration(self, ot_prob, state, iteration, compute_error):
+        with _loose_promotion():
+            state = self.lse_step(ot_prob, state, iteration)
+
+        def error(state):
+            marginal = ot_prob.geom.marginal_from_potentials(*state.potentials, axis=0)
+            return jnp.sum(jnp.abs(marginal - ot_prob.b))
+
+        wanted = compute_error | (iteration == self.max_iterations - 1)
+        found = jax.lax.cond(wanted, error, lambda state: jnp.inf * state.errors[0, 0], state)
+        errors = state.errors.at[iteration // self.inner_iterations, :].set(found)
+        return state.set(errors=errors)
+
+
+@jax.tree_util.register_pytree_node_class
 class _DirectSolve(implicit_differentiation.ImplicitDiff):
-    """Implicit differentiation by one dense solve of the smaller side.
+    """Implicit differentiation of the potentials by one dense solve of the smaller side.
 
     The optimality conditions are kept as they are, `T 1 = a` and `T' 1 = b`, so the Jacobian in the
-    potentials is `[[diag(a), T], [T', diag(b)]] / epsilon`. Eliminating the larger side leaves a
-    weighted graph Laplacian of min(n, m) nodes, whose diagonal is taken as the sum of its
-    off-diagonal entries: a sum of positive numbers, exact to rounding however weakly the classes
-    are connected.
+    potentials is `[[diag(a), T], [T', diag(b)]] / epsilon`.
     """
 
     def gradient(self, prob, f, g, lse_mode, gr):
@@ -194,7 +363,7 @@ class _DirectSolve(implicit_differentiation.ImplicitDiff):
         geom = prob.geom
         plan = jnp.exp((f[:, None] + g[None, :] - geom.cost_matrix) / geom.epsilon)
         grad_f, grad_g = gr
-        x, y = _solve_saddle(plan, geom.epsilon * grad_f, geom.epsilon * grad_g)
+        x, y = solve_saddle(plan, geom.epsilon * grad_f, geom.epsilon * grad_g)
         grad_cost = plan * (x[:, None] + y[None, :]) / geom.epsilon
         _, pullback = jax.vjp(lambda p: (p.geom.cost_matrix, p.a, p.b), prob)
         return pullback((grad_cost, x, y))
@@ -206,45 +375,3 @@ class _DirectSolve(implicit_differentiation.ImplicitDiff):
     def tree_unflatten(cls, aux_data, children):
         del aux_data, children
         return cls()
-
-
-def _solve_saddle(plan, right_f, right_g):
-    """Solves `[[diag(T1), T], [T', diag(T'1)]] [x; y] = [right_f; right_g]`, gauge y'b ~ 0."""
-    n, m = plan.shape
-    if n < m:
-        y, x = _solve_saddle(plan.T, right_g, right_f)
-        return x, y
-    rows = plan.sum(1)
-    rows = jnp.where(rows > 0, rows, 1.0)
-    conditional = plan / rows[:, None]
-    links = jnp.matmul(plan.T, conditional, precision="highest")
-    links = jnp.where(jnp.eye(m, dtype=bool), 0.0, 0.5 * (links + links.T))
-    y = _solve_laplacian(links, right_g - jnp.matmul(conditional.T, right_f, precision="highest"))
-    x = right_f / rows - jnp.matmul(conditional, y, precision="highest")
-    return x, y
-
-
-def _solve_laplacian(links, right, ridge=3e-6, refinements=1):
-    """Solves `(diag(links 1) - links) y = right` for symmetric non-negative links, zero diagonal.
-
-    Scaled to a unit diagonal; the constant direction is fixed by a rank-one term; a ridge keeps
-    the factor positive definite where groups of nodes are not linked at all, and refinement takes
-    its bias back where they are.
-    """
-    degree = links.sum(1)
-    scale = 1 / jnp.sqrt(jnp.where(degree > 0, degree, 1.0))
-    size = links.shape[0]
-    kernel = 1 / scale
-    kernel = kernel / jnp.linalg.norm(kernel)
-    matrix = (
-        jnp.eye(size, dtype=links.dtype)
-        - scale[:, None] * links * scale[None, :]
-        + kernel[:, None] * kernel[None, :]
-    )
-    right = scale * right
-    factor = jax.scipy.linalg.cho_factor(matrix + ridge * jnp.eye(size, dtype=links.dtype))
-    y = jax.scipy.linalg.cho_solve(factor, right)
-    for _ in range(refinements):
-        residual = right - jnp.matmul(matrix, y, precision="highest")
-        y = y + jax.scipy.linalg.cho_solve(factor, residual)
-    return scale * y

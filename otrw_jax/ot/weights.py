@@ -6,9 +6,8 @@ steps) are those of the example and not of whatever batch came before.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import effective_number_weights
+from otrw_jax.ot.checks import require_labels, require_shapes
 
 Simplex = Literal["softmax", "normalize", "none"]
 
@@ -40,7 +40,7 @@ def init_weights(
     initial: Float[Array, "N"], optimizer: optax.GradientTransformation
 ) -> ExampleWeights:
     """Starts the weights at `initial` with fresh optimiser state for every example."""
-    chex.assert_rank(initial, 1)
+    require_shapes("init_weights", initial=(initial, "N"))
     initial = jnp.asarray(initial, jnp.float32)
     # Copies, since a buffer that a state holds twice, or that the caller holds, cannot be donated.
     values, initial = jnp.array(initial), jnp.array(initial)
@@ -63,9 +63,18 @@ def effective_number_example_weights(
         labels: class of each training example, `[N]`.
         num_classes: number of classes.
         beta: see `effective_number_weights`.
+
+    Raises:
+        ValueError: known labels that are not whole numbers from 0 to K - 1. Traced, an example with
+            another label has weight 0.
     """
-    counts = jnp.bincount(jnp.asarray(labels), length=num_classes)
-    return jnp.asarray(effective_number_weights(counts, beta), jnp.float32)[labels]
+    require_shapes("effective_number_example_weights", labels=(labels, "N"))
+    require_labels("train", labels, least=0, most=num_classes - 1)
+    labels = jnp.asarray(labels)
+    labels = jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
+    counts = jnp.bincount(labels, length=num_classes + 1)[:num_classes]
+    of_class = jnp.asarray(effective_number_weights(counts, beta), jnp.float32)
+    return of_class.at[labels].get(mode="fill", fill_value=0)
 
 
 def gather(weights: ExampleWeights, ids: Int[Array, "b"]) -> ExampleWeights:
@@ -87,7 +96,8 @@ def mass(values: Float[Array, "b"], simplex: Simplex) -> Float[Array, "b"]:
     """
     if simplex == "normalize":
         total = jnp.sum(values)
-        return jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 1 / values.shape[0])
+        none = total <= 0  # Not of a total that is not a number, which stays one.
+        return jnp.where(none, 1 / values.shape[0], values / jnp.where(none, 1.0, total))
     return jax.nn.softmax(values)
 
 
@@ -98,10 +108,11 @@ def loss_weights(values: Float[Array, "b"], simplex: Simplex) -> Float[Array, "b
 
 def update(
     batch: ExampleWeights,
-    loss: Callable[[Float[Array, "b"]], Float[Array, ""]],
+    loss: Callable[[Float[Array, "b"]], Any],
     optimizer: optax.GradientTransformation,
     simplex: Simplex,
-) -> tuple[ExampleWeights, Float[Array, ""]]:
+    has_aux: bool = False,
+) -> tuple[ExampleWeights, Any]:
     """One optimiser step on a batch's entries, `w <- w - beta grad L(w)` (Algorithm 1, b).
 
     With `"normalize"` the step is taken on the batch's probabilities and the result is scaled
@@ -114,19 +125,24 @@ def update(
         optimizer: any optax transformation; it sees one example at a time, so a schedule counts
             the visits of the example and a norm is that of a single number.
         simplex: see `mass`.
+        has_aux: whether `loss` returns a pair of the scalar and anything else, as in
+            `jax.value_and_grad`.
 
     Returns:
-        The updated entries and the loss before the step.
+        The updated entries and what `loss` returned before the step. A loss that is not a number
+        makes all entries that.
     """
-    total = jnp.sum(batch.values) if simplex == "normalize" else jnp.ones(())
-    scale = jnp.where(total > 0, total, 1.0)
+    total = jnp.sum(batch.values) if simplex == "normalize" else jnp.ones_like(batch.values[0])
+    scale = jnp.where(total <= 0, 1.0, total)
     values = batch.values / scale
-    value, gradient = jax.value_and_grad(loss)(values)
+    found, gradient = jax.value_and_grad(loss, has_aux=has_aux)(values)
+    value = found[0] if has_aux else found
     step, slots = jax.vmap(optimizer.update)(gradient, batch.slots, values)
     values = optax.apply_updates(values, step)
     if simplex == "normalize":
         values = mass(jnp.maximum(values, 0.0), simplex)
-    return batch.replace(values=values * scale, slots=slots), value
+    values = jnp.where(jnp.isnan(value), jnp.nan, values * scale)
+    return batch.replace(values=values, slots=slots), found
 
 
 def scatter(weights: ExampleWeights, ids: Int[Array, "b"], batch: ExampleWeights) -> ExampleWeights:

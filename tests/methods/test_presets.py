@@ -73,7 +73,7 @@ def test_paper():
     assert_trees_close(after.variables["params"], descend(params, gradient), atol=1e-5)
 
 
-def test_released(rank_promotion):
+def test_released():
     """Raw weights, softmax in the OT loss, a sum in the training loss, the meta cross-entropy."""
     config = PRESETS["released"](NUM_CLASSES)
     decay = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(1.0))

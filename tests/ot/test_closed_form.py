@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
-from otrw_jax.ot.closed_form import optimal_weights
+from otrw_jax.ot.closed_form import optimal_weights, optimal_weights_by_rows
 from otrw_jax.ot.costs import label_cost
 
 from . import reference
@@ -92,8 +93,72 @@ def test_epsilon_must_be_positive(epsilon):
         optimal_weights(COST, epsilon=epsilon)
 
 
+def by_rows(cost, meta_weights=None, **options):
+    """`optimal_weights_by_rows` of a whole cost, seven rows at a time."""
+    cost = jnp.asarray(cost)
+    if meta_weights is None:
+        meta_weights = jnp.full((cost.shape[1],), 1 / cost.shape[1])
+    return optimal_weights_by_rows(
+        lambda rows: cost[rows], cost.shape[0], meta_weights, rows=7, **options
+    )
+
+
+@pytest.mark.parametrize("function", [optimal_weights, by_rows])
+def test_epsilon_may_be_traced(function):
+    weights = jax.jit(lambda cost, epsilon: function(cost, epsilon=epsilon))
+    np.testing.assert_allclose(weights(COST, EPSILON), optimal_weights(COST, epsilon=EPSILON), 1e-5)
+    for epsilon in (0.0, -1.0, np.nan):
+        assert np.isnan(weights(COST, epsilon)).all()
+    with pytest.raises(ValueError, match="epsilon is nan; it must be positive and finite"):
+        function(COST, epsilon=float("nan"))
+
+
+@pytest.mark.parametrize("function", [optimal_weights, by_rows])
+def test_any_dtype(function):
+    exact = optimal_weights(COST, epsilon=EPSILON)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        found = function(jnp.asarray(COST, dtype), epsilon=EPSILON)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(np.float32(found), exact, rtol=0.05)
+    whole = np.round(2 * COST).astype(int)
+    np.testing.assert_allclose(
+        function(whole, epsilon=EPSILON), function(np.float32(whole), epsilon=EPSILON), rtol=1e-6
+    )
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        assert function(jnp.asarray(COST, jnp.float64), epsilon=EPSILON).dtype == jnp.float64
+        assert function(jnp.asarray(COST), epsilon=EPSILON).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("function", [optimal_weights, by_rows])
+def test_what_is_not_a_number_stays_none(function):
+    cost = np.array(COST)
+    cost[20, 3] = np.nan
+    assert np.isnan(function(cost, epsilon=EPSILON)).all()
+    meta_weights = jnp.float32(META_WEIGHTS).at[1].set(jnp.nan)
+    assert np.isnan(function(COST, meta_weights, epsilon=EPSILON)).all()
+
+
+@pytest.mark.parametrize("function", [optimal_weights, by_rows])
+def test_inside_shard_map(function):
+    """Rows spread over two devices, and a problem on each."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "x")
+    spread = jax.shard_map(
+        lambda cost: function(cost, epsilon=EPSILON, axis_name="x"),
+        mesh=mesh,
+        in_specs=P("x"),
+        out_specs=P("x"),
+    )
+    np.testing.assert_allclose(spread(COST), optimal_weights(COST, epsilon=EPSILON), rtol=1e-5)
+
+
 def test_shapes_are_checked():
-    with pytest.raises(AssertionError):
+    with pytest.raises(
+        ValueError, match=r"meta_weights has the shape \(4,\); it must be \[m = 5\]"
+    ):
         optimal_weights(COST, jnp.ones(4))
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"mask has the shape \(5,\); it must be \[n = 24\]"):
         optimal_weights(COST, mask=jnp.ones(5))
+    with pytest.raises(ValueError, match=r"mask has the shape \(5,\); it must be \[24\]"):
+        by_rows(COST, mask=jnp.ones(5))
+    with pytest.raises(ValueError, match="count is 0 and rows 8192; both must be at least 1"):
+        optimal_weights_by_rows(lambda rows: COST[rows], 0, jnp.ones(5))

@@ -94,10 +94,33 @@ def test_half_precision_does_not_overflow():
     np.testing.assert_allclose(cost, numpy_feature_cost(TRAIN, META), atol=5e-3)
 
 
+def test_a_label_of_no_class_agrees_with_none():
+    padded = np.array([0, -1, 2])
+    wanted = [[0, 1, 1], [1, 1, 1], [1, 1, 0]]
+    np.testing.assert_array_equal(label_cost(padded, np.array([0, -1, 2])), wanted)
+    with pytest.raises(ValueError, match=r"train labels are whole numbers; 0\.5 is none"):
+        label_cost(np.array([0, 0.5]), padded)
+
+
+def test_mixed_dtypes_where_promotion_is_strict():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        for train in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64, jnp.int32):
+            found = combined_cost(
+                jnp.asarray(TRAIN).astype(train), TRAIN_LABELS, jnp.asarray(META), META_LABELS
+            )
+            assert found.dtype == (jnp.float64 if train == jnp.float64 else jnp.float32)
+
+
+def test_a_weight_that_is_not_a_number_is_refused():
+    for name in ("feature_weight", "label_weight"):
+        with pytest.raises(ValueError, match=f"{name} is nan; it must be a finite number"):
+            combined_cost(TRAIN, TRAIN_LABELS, META, META_LABELS, **{name: float("nan")})
+
+
 def test_shapes_are_checked():
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"meta_features has the shape \(4, 5\); .* d = 6\]"):
         feature_cost(TRAIN, META[:, :5])
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"train_labels has the shape \(8,\); it must be \[n = 9"):
         combined_cost(TRAIN, TRAIN_LABELS[:8], META, META_LABELS)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"train_labels has the shape \(9, 1\); it must be \[n\]"):
         label_cost(TRAIN_LABELS[:, None], META_LABELS)

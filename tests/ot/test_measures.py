@@ -121,5 +121,52 @@ def test_a_missing_class_among_traced_labels_is_a_zero_atom():
 
 def test_lengths_must_agree():
     for function in (measures.whole, lambda f, y: measures.prototypes(f, y, 3)):
-        with pytest.raises(AssertionError):
+        with pytest.raises(
+            ValueError, match=r"labels has the shape \(10,\); it must be \[m = 11\]"
+        ):
             function(FEATURES, LABELS[:-1])
+
+
+def test_known_labels_of_no_class_are_refused():
+    for foreign in (-1, 3, 255):
+        labels = np.append(LABELS[:-1], foreign)
+        message = rf"meta labels are whole numbers from 0 to 2; {foreign} is none"
+        for function in (
+            lambda labels: measures.random_sample(jax.random.key(0), FEATURES, labels, 3),
+            lambda labels: measures.balanced_sample(jax.random.key(0), labels, 3, 1),
+            lambda labels: measures.prototypes(FEATURES, labels, 3),
+        ):
+            with pytest.raises(ValueError, match=message):
+                function(labels)
+    with pytest.raises(ValueError, match=r"meta labels are whole numbers from 0 on; -1 is none"):
+        measures.whole(FEATURES, np.append(LABELS[:-1], -1))
+
+
+def test_traced_labels_of_no_class_are_left_out():
+    """Padding, -1, and numbers past the last class: drawn for none, counted for none."""
+    draw = jax.jit(lambda key, labels: measures.balanced_sample(key, labels, 4, 2))
+    padded = np.array([2, -1, 1, 1, 2, 0, 255, 2, 1, 0, 4])  # Class 3 has no example.
+    for seed in range(10):
+        ids = np.asarray(draw(jax.random.key(seed), padded))
+        np.testing.assert_array_equal(padded[ids[:6]], [0, 0, 1, 1, 2, 2])
+        np.testing.assert_array_equal(ids[6:], [11, 11])
+    sample = jax.jit(lambda labels: measures.random_sample(jax.random.key(0), FEATURES, labels, 4))
+    assert not sample(padded).features[3].any() and sample(padded).features[:3].any(axis=1).all()
+    means = jax.jit(lambda labels: measures.prototypes(FEATURES, labels, 4))(padded)
+    np.testing.assert_allclose(means[2], FEATURES[[0, 4, 7]].mean(0), rtol=1e-5)
+    weights = jax.jit(measures.whole)(FEATURES, padded).weights
+    np.testing.assert_allclose(weights, np.where(padded < 0, 0, 1 / 10), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_prototypes_of_half_precision_are_added_up_in_float32(dtype):
+    many = np.full((3000, 1), 1.5)
+    found = measures.prototypes(jnp.asarray(many, dtype), np.zeros(3000, int), 1)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(jnp.float32), [[1.5]])
+
+
+def test_a_feature_that_is_not_a_number_is_one_in_every_prototype_of_it():
+    features = np.array(FEATURES)
+    features[3, 2] = np.nan
+    assert np.isnan(measures.prototypes(features, LABELS, 3)[:, 2]).any()

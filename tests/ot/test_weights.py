@@ -131,6 +131,34 @@ def test_effective_number_example_weights():
     np.testing.assert_allclose(default, np.repeat(raw * 4 / raw.sum(), [50, 10, 1]), rtol=1e-5)
 
 
+def test_labels_of_no_class_have_no_weight():
+    labels = np.array([0, 0, 1, -1, 2])
+    with pytest.raises(ValueError, match="train labels are whole numbers from 0 to 1; -1 is none"):
+        weights.effective_number_example_weights(labels, 2)
+    found = jax.jit(lambda y: weights.effective_number_example_weights(y, 2, beta=0.99))(labels)
+    wanted = weights.effective_number_example_weights(labels[:3], 2, beta=0.99)
+    np.testing.assert_allclose(found, np.append(wanted, [0, 0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("simplex", ["normalize", "softmax", "none"])
+def test_what_is_not_a_number_stays_none(simplex):
+    """In the values, in the gradient, or in the loss alone."""
+    values = jnp.array([1.0, jnp.nan, 2.0])
+    assert np.isnan(weights.mass(values, simplex)).all()
+    batch = weights.init_weights(jnp.ones(3), optax.sgd(0.1))
+    for loss in (lambda v: jnp.sum(v * values), lambda v: jnp.sum(v) + jnp.nan):
+        after, value = weights.update(batch, loss, optax.sgd(0.1), simplex)
+        assert np.isnan(value) and not np.isfinite(weights.mass(after.values, simplex)).any()
+
+
+def test_update_gives_what_the_loss_gives_beside():
+    batch = weights.init_weights(jnp.ones(3), optax.sgd(0.1))
+    _, (value, beside) = weights.update(
+        batch, lambda v: (jnp.sum(v), "beside"), optax.sgd(0.1), "none", has_aux=True
+    )
+    assert value == 3 and beside == "beside"
+
+
 def test_uniform_weights():
     np.testing.assert_array_equal(weights.uniform_weights(3), np.ones(3))
 
