@@ -28,7 +28,7 @@ def run_app(main: Callable[[list[str]], None], *required: str) -> None:
 
     def quiet_main(argv):
         if not DEBUG.value:
-            absl.logging.set_verbosity(absl.logging.ERROR)
+            absl.logging.set_verbosity(absl.logging.FATAL)
         try:
             main(argv)
         except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
