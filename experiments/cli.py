@@ -56,7 +56,7 @@ def run_app(main: Callable[[list[str]], None], *required: str, arguments: bool =
 
     def quiet_main(argv):
         if not DEBUG.value:
-            absl.logging.set_verbosity(absl.logging.ERROR)
+            absl.logging.set_verbosity(absl.logging.FATAL)
         try:
             _check_arguments(main, argv[:1] if arguments else argv)
             main(argv)
