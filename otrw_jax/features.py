@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key, PyTree
 
+from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples, Method, matching_paths
 from otrw_jax.methods.ot_problem import features_in_chunks
 from otrw_jax.model import Model
@@ -87,8 +88,11 @@ def make_keeper(
         `(variables, data, key) -> data`, whose training inputs are features `[N, copies, d]`, of
         which `pick_copy` takes one at a visit, and whose view holds the features of what the
         view held. A meta set to be augmented, `raw_meta`, is kept in copies too.
-    """
 
+    Raises:
+        ValueError: `copies` is less than 1.
+    """
+    check_number("make_keeper", "copies", copies, least=1)
     read = make_reader(model, lambda inputs: inputs, size)
 
     @jax.jit

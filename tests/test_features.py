@@ -101,3 +101,8 @@ def test_what_is_trained_on_kept_features_lies_in_the_head(trainable):
         on_frozen_backbone(method, trainable).init(*start)
     method = erm(given_features(MODEL), optax.sgd(0.1), trainable=r"(head/|tail).*")
     assert on_frozen_backbone(method, r"(head/|tail).*").init(*start).step == 0
+
+
+def test_at_least_one_copy_is_kept():
+    with pytest.raises(ValueError, match="make_keeper: copies is -1; it must be 1 or more"):
+        make_keeper(MODEL, jittered, copies=-1)

@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     """Examples with their positions in the training set, `ids [b]`.
 
     They differ from one another, except in batches that are drawn by `Method.sampling`.
+    A label of no class, such as -1, may pad a batch: the losses give its example 0 and no gradient,
+    and metrics do not count it.
     """
 
     inputs: PyTree
