@@ -4,7 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PROJECT = pyproject.toml setup.cfg requirements.txt
 
-.PHONY: demo test soak lint benchmark clean
+# For gpu-results: a Python with this project's packages and JAX for the GPU; minutes for the tables;
+# a folder that experiments.packing has packed, where CIFAR is not on the machine.
+GPU_PYTHON ?= $(BIN)/python
+GPU_MINUTES ?= 25
+PACKED ?=
+CIFAR = experiments/configs/cifar_lt.py
+
+.PHONY: demo test soak lint benchmark gpu-results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
@@ -21,6 +28,18 @@ lint: $(VENV)/.installed-test
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python -m experiments.benchmark --quick
+
+# What is recorded is skipped and what is begun goes on: it may be repeated.
+gpu-results: export JAX_COMPILATION_CACHE_DIR ?= runs/compiled
+ifneq ($(PACKED),)
+gpu-results: export TFDS_DATA_DIR := runs/unpacked
+endif
+gpu-results:
+	$(if $(PACKED),test -d runs/unpacked || $(GPU_PYTHON) -m experiments.packing --packed=$(PACKED))
+	$(GPU_PYTHON) -m experiments.reproduce all --minutes=$(GPU_MINUTES)
+	$(GPU_PYTHON) -m experiments.report
+	$(GPU_PYTHON) -m experiments.benchmark --only=step,epoch,seeds,precision --out=runs/benchmark_gpu.json
+	$(GPU_PYTHON) -m experiments.tracing --config=$(CIFAR):recipe=otrw_paper --workdir=runs/trace
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] + ': set PYTHON=') if sys.version_info < (3, 11) else 0"

@@ -121,7 +121,8 @@ class Filler:
         return row_config(row, cell.dataset, cell.factor, self._changes, cell.protocol)
 
     def _append(self, cell: Cell, record: dict) -> None:
-        record = record | self.about(cell)
+        about = self.about(cell)
+        record = about | record | about
         append(self.folders.records / f"{cell.table}.jsonl", record)
         self.records[cell.table].append(record)
         self._note(record)

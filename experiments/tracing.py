@@ -1,0 +1,87 @@
+"""Where the time of an epoch goes: a trace of each stage of a config, and its longest operations.
+
+python -m experiments.tracing --config=experiments/configs/digits.py:recipe=otrw_paper \\
+    --workdir=runs/trace
+
+Each stage is run for an epoch, which compiles it, and then for one that is traced. The traces are
+for Perfetto (https://ui.perfetto.dev) and TensorBoard.
+"""
+
+import collections
+import gzip
+import json
+import pathlib
+import time
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.benchmarks.tables import table
+from experiments.cli import CONFIG, WORKDIR, run_app
+from experiments.experiment import Experiment
+from experiments.rundir import device_name
+
+SHOWN = 12
+
+
+def main(argv: list[str]) -> None:
+    """Traces the config's stages."""
+    del argv
+    trace_stages(CONFIG.value, pathlib.Path(WORKDIR.value))
+
+
+def trace_stages(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Traces an epoch of each stage, and prints its longest operations.
+
+    Args:
+        config: what is run.
+        workdir: folder of the traces, a folder a stage in it.
+    """
+    experiment = Experiment(config)
+    seed = experiment.config.seed
+    prepared = experiment.prepare(experiment.config.subset_seed)
+    variables = experiment.initial_variables(seed, prepared)
+    for index, loop in enumerate(experiment.loops(prepared.split.counts)):
+        data = experiment.stage_data(loop.stage, seed, prepared, variables)
+        key = experiment.stage_key(seed, index)
+        state, _ = loop.epoch(loop.start(key, variables, data), data, key)
+        folder = workdir / loop.stage.name
+        with jax.profiler.trace(folder, create_perfetto_trace=True):
+            clock = time.perf_counter()
+            state, _ = loop.epoch(loop.refresh(state, data), data, key)
+            seconds = time.perf_counter() - clock
+        variables = state.variables
+        (trace,) = sorted(folder.glob("**/perfetto_trace.json.gz"))[-1:]
+        print(
+            f"{loop.stage.name} on {device_name()}: {seconds:.2f} s an epoch under trace: {trace}"
+        )
+        print(longest(trace))
+
+
+def longest(trace: pathlib.Path) -> str:
+    """The operations that take longest in all, as a table.
+
+    Args:
+        trace: as `jax.profiler.trace` writes it for Perfetto. Of a device's own operations, where
+            it has any, else of the host's.
+    """
+    with gzip.open(trace) as file:
+        events = json.load(file)["traceEvents"]
+    names = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+    devices = {pid for pid, name in names.items() if name.startswith("/device:")}
+    total, count = collections.Counter(), collections.Counter()
+    for event in events:
+        if event.get("ph") != "X" or event["name"].startswith("$"):  # A frame of Python.
+            continue
+        if not devices or event["pid"] in devices:
+            total[event["name"]] += event["dur"]
+            count[event["name"]] += 1
+    rows = [
+        [f"`{name[:60]}`", f"{duration / 1e3:.1f}", str(count[name])]
+        for name, duration in total.most_common(SHOWN)
+    ]
+    return table(["operation", "ms in all", "times"], rows)
+
+
+if __name__ == "__main__":
+    run_app(main, "config", "workdir")
