@@ -114,6 +114,8 @@ class Sst(tfds.core.GeneratorBasedBuilder):
 def read_trees(file: Folder) -> Iterator[tuple[int, str]]:
     """The root's label, 0..4, and the text of each tree of a file, one bracketed tree a line.
 
+    Blank lines at the end are none.
+
     Args:
         file: a path, on the disk or in a zip archive.
 
@@ -121,7 +123,7 @@ def read_trees(file: Folder) -> Iterator[tuple[int, str]]:
         SourceError: the file is no UTF-8, or a line no whole tree; the file and line are named.
     """
     try:
-        lines = file.read_bytes().decode().removesuffix("\n").split("\n")
+        lines = file.read_bytes().decode().rstrip().split("\n")
     except UnicodeDecodeError as error:
         raise SourceError(f"{file} is no UTF-8 text: {error}") from error
     for number, line in enumerate(lines, start=1):
