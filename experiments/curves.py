@@ -21,7 +21,7 @@ def convergence_picture(path: str | Path, histories: Mapping[str, Sequence[dict]
         ValueError: there is no run, or one without records.
     """
     if not histories or not all(histories.values()):
-        raise ValueError("histories is empty, or one of them is: give runs that have records")
+        raise ValueError("histories is empty, or one of them is: give runs that have records.")
     figure = Figure((11, 4.2), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for number, (title, records) in enumerate(histories.items()):

@@ -203,7 +203,7 @@ def effective_number_weights(
         AssertionError: `counts` is not a vector.
     """
     if not 0 <= beta < 1:
-        raise ValueError(f"beta is {beta}; it must lie in [0, 1), for example 0.9999")
+        raise ValueError(f"beta is {beta}; it must lie in [0, 1), for example 0.9999.")
     if not isinstance(counts, jax.core.Tracer):
         check_counts(np.asarray(counts))
     n = jnp.asarray(counts, dtype=float)
@@ -220,7 +220,7 @@ def check_counts(counts: Real[np.ndarray, "k"]) -> None:
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
         raise ValueError(f"class counts must be finite and at least 0; they are {counts}")
     if not counts.any():
-        raise ValueError("all class counts are 0: there is no class to weight")
+        raise ValueError("all class counts are 0: there is no class to weight.")
 
 
 def _log_prior(counts):

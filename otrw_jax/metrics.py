@@ -69,7 +69,7 @@ def shot_accuracy(
         AssertionError: the confusion matrix and the counts differ in their number of classes.
     """
     if few > many:
-        raise ValueError(f"few ({few}) is above many ({many}): no class would be medium-shot")
+        raise ValueError(f"few ({few}) is above many ({many}): no class would be medium-shot.")
     chex.assert_shape(confusion, (len(train_counts), len(train_counts)))
     counts = jnp.asarray(train_counts)
     accuracy = per_class_accuracy(confusion)

@@ -99,7 +99,7 @@ def _init_head(head: nn.Module, rng: Key[Array, ""], z: jax.ShapeDtypeStruct) ->
     if collections:
         raise ValueError(
             f"the head {type(head).__name__} keeps {sorted(collections)} beside its parameters; "
-            "layers with a state belong to the backbone"
+            "layers with a state belong to the backbone."
         )
     return params
 

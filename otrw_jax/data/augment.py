@@ -138,7 +138,7 @@ def random_crop_flip(
     if padding < 0 or (mode == "reflect" and padding >= min(height, width)):
         raise ValueError(
             f"padding is {padding} for images of {height}×{width}; it must be 0 or more, "
-            "and smaller than the image's sides to reflect"
+            "and smaller than the image's sides to reflect."
         )
     offset_keys, flip_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), -padding, padding + 1))(
@@ -170,4 +170,4 @@ def _inside(index: Int[Array, "b n"], size: int) -> Bool[Array, "b n"]:
 
 def _check_mode(mode: str) -> None:
     if mode not in ("reflect", "zero"):
-        raise ValueError(f"padding mode is {mode!r}; it must be 'reflect' or 'zero'")
+        raise ValueError(f"padding mode is {mode!r}; it must be 'reflect' or 'zero'.")

@@ -90,7 +90,7 @@ def random_drop(
     batch, total, _ = clouds.shape
     chex.assert_shape(keys, (batch,))
     if not 0 <= most <= 1:
-        raise ValueError(f"the largest ratio of dropped points is {most}; it must be in [0, 1]")
+        raise ValueError(f"the largest ratio of dropped points is {most}; it must be in [0, 1].")
     draws = jax.vmap(lambda key: jax.random.uniform(key, (total + 1,)))(keys)
     dropped = draws[:, 1:] < most * draws[:, :1]
     return jnp.where(dropped[:, :, None], clouds[:, :1], clouds)
@@ -116,9 +116,9 @@ def random_scale_shift(
     chex.assert_shape(keys, (clouds.shape[0],))
     low, high = scale
     if not 0 < low <= high:
-        raise ValueError(f"scale is {scale}; it must be two positive numbers, the lower one first")
+        raise ValueError(f"scale is {scale}; it must be two positive numbers, the lower one first.")
     if shift < 0:
-        raise ValueError(f"shift is {shift}; it must be 0 or more")
+        raise ValueError(f"shift is {shift}; it must be 0 or more.")
     draws = jax.vmap(lambda key: jax.random.uniform(key, (4,)))(keys)
     factors = low + (high - low) * draws[:, :1]
     shifts = shift * (2 * draws[:, 1:] - 1)

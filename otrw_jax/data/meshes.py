@@ -46,14 +46,14 @@ def parse_off(text: str) -> Mesh:
     if min(num_vertices, num_faces) < 0 or len(lines) < num_vertices + num_faces:
         raise ValueError(
             f"{num_vertices} vertices and {num_faces} faces are announced, but {len(lines)} "
-            "lines follow"
+            "lines follow."
         )
     vertices = _parse_vertices(lines[:num_vertices])
     triangles = _parse_faces(lines[num_vertices : num_vertices + num_faces])
     if triangles.size and (triangles.min() < 0 or triangles.max() >= num_vertices):
         raise ValueError(
             f"faces name vertices from {triangles.min()} to {triangles.max()}, but there are "
-            f"{num_vertices}, numbered from 0"
+            f"{num_vertices}, numbered from 0."
         )
     return Mesh(vertices, triangles)
 
@@ -92,10 +92,10 @@ def _parse_vertices(lines: list[str]) -> np.ndarray:
     rows = [line.split()[:3] for line in lines]
     for row in rows:
         if len(row) != 3:
-            raise ValueError(f"the vertex {' '.join(row)!r} does not have three coordinates")
+            raise ValueError(f"the vertex {' '.join(row)!r} does not have three coordinates.")
     vertices = np.array(rows, np.float64).reshape(-1, 3)
     if not np.isfinite(vertices).all():
-        raise ValueError("a vertex is not finite")
+        raise ValueError("a vertex is not finite.")
     return vertices
 
 
@@ -106,8 +106,8 @@ def _parse_faces(lines: list[str]) -> np.ndarray:
         try:
             corners = [int(corner) for corner in rest[: int(size)]]
         except ValueError:
-            raise ValueError(f"the face {line[:40]!r} is not of whole numbers") from None
+            raise ValueError(f"the face {line[:40]!r} is not of whole numbers.") from None
         if len(corners) != int(size) or not corners:
-            raise ValueError(f"the face {line[:40]!r} does not have the vertices it announces")
+            raise ValueError(f"the face {line[:40]!r} does not have the vertices it announces.")
         triangles += [(corners[0], *corners[i : i + 2]) for i in range(1, len(corners) - 1)]
     return np.array(triangles, np.int64).reshape(-1, 3)

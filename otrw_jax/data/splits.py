@@ -91,7 +91,7 @@ def make_split(
             raise ValueError(
                 f"class {c} has {size} examples, too few for {meta_per_class} meta, "
                 f"{held_out_per_class} held-out and 1 training example; lower meta_per_class "
-                "or held_out_per_class"
+                "or held_out_per_class."
             )
     if largest is None:
         largest = int(sizes.min()) - meta_per_class
@@ -155,7 +155,7 @@ def make_split_of_counts(
     if counts.shape != (num_classes,) or counts.dtype.kind not in "iu" or counts.min() < 1:
         raise ValueError(
             f"counts are {counts.tolist()}; {num_classes} whole numbers of 1 or more are needed, "
-            "one for each class"
+            "one for each class."
         )
     counts = counts.astype(np.int64)
     ids = _first_of_each(labels, groups)
@@ -211,13 +211,13 @@ def long_tailed_counts(
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
     if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}; a profile needs at least 2 classes")
+        raise ValueError(f"num_classes is {num_classes}; a profile needs at least 2 classes.")
     if largest < 1:
-        raise ValueError(f"largest is {largest}; the largest class needs at least 1 example")
+        raise ValueError(f"largest is {largest}; the largest class needs at least 1 example.")
     if not imbalance_factor >= 1:
         raise ValueError(
             f"imbalance_factor is {imbalance_factor}; it must be at least 1: the largest class "
-            "count over the smallest, for example 100"
+            "count over the smallest, for example 100."
         )
     c = np.arange(num_classes)
     if profile == "exponential":
@@ -237,7 +237,7 @@ def long_tailed_counts(
 def _check_per_class(**numbers: int) -> None:
     for name, number in numbers.items():
         if number < 0:
-            raise ValueError(f"{name} is {number}; it must be 0 or more")
+            raise ValueError(f"{name} is {number}; it must be 0 or more.")
 
 
 def _class_sizes(labels: np.ndarray) -> np.ndarray:
@@ -245,15 +245,15 @@ def _class_sizes(labels: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or labels.size == 0 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels have shape {labels.shape} and dtype {labels.dtype}; "
-            "a non-empty vector of integers is needed"
+            "a non-empty vector of integers is needed."
         )
     if labels.min() < 0:
-        raise ValueError(f"a label is {labels.min()}; labels must be class numbers from 0 on")
+        raise ValueError(f"a label is {labels.min()}; labels must be class numbers from 0 on.")
     sizes = np.bincount(labels)
     for c in np.flatnonzero(sizes == 0)[:1]:
         raise ValueError(
             f"class {c} has no example, though labels reach {len(sizes) - 1}; "
-            "number the classes without gaps"
+            "number the classes without gaps."
         )
     return sizes.astype(np.int64)
 
@@ -266,7 +266,7 @@ def _first_of_each(labels: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     if groups.shape != labels.shape or groups.dtype.kind not in "iu":
         raise ValueError(
             f"groups have shape {groups.shape} and dtype {groups.dtype}; an integer for each of "
-            f"the {len(labels)} labels is needed"
+            f"the {len(labels)} labels is needed."
         )
     numbers, first = np.unique(groups, return_index=True)
     return np.sort(first[numbers >= 0])

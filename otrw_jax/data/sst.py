@@ -148,23 +148,23 @@ def parse_tree(line: str) -> tuple[int, list[str]]:
     open_nodes: list[int] = []  # Of each, how much it holds: a node is 1, a word 2, which is full.
     for position, token in enumerate(tokens):
         if not open_nodes and position > 0:
-            raise ValueError(f"{token!r} follows after the tree's end")
+            raise ValueError(f"{token!r} follows after the tree's end.")
         if token == "(":
-            raise ValueError("a bracket opens without a label from 0 to 4 and a space")
+            raise ValueError("a bracket opens without a label from 0 to 4 and a space.")
         if token == ")":
             if not open_nodes or open_nodes.pop() != 2:
-                raise ValueError("a bracket closes on neither a word nor two nodes")
+                raise ValueError("a bracket closes on neither a word nor two nodes.")
         elif token[0] == "(":
             if open_nodes:
                 open_nodes[-1] += 1
             open_nodes.append(0)
         else:
             if not open_nodes or open_nodes[-1]:
-                raise ValueError(f"the word {token!r} stands where a node should")
+                raise ValueError(f"the word {token!r} stands where a node should.")
             open_nodes[-1] = 2
             words.append(token)
     if open_nodes or not tokens:
-        raise ValueError(f"the tree is cut off, with {len(open_nodes)} brackets open")
+        raise ValueError(f"the tree is cut off, with {len(open_nodes)} brackets open.")
     return int(tokens[0][1]), words
 
 
