@@ -218,7 +218,7 @@ def effective_number_weights(
 def check_counts(counts: Real[np.ndarray, "k"]) -> None:
     """Raises ValueError where counts of examples cannot be, or no class has any."""
     if not (np.isfinite(counts).all() and (counts >= 0).all()):
-        raise ValueError(f"class counts must be finite and at least 0; they are {counts}")
+        raise ValueError(f"class counts must be finite and at least 0; they are {counts}.")
     if not counts.any():
         raise ValueError("all class counts are 0: there is no class to weight.")
 

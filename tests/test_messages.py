@@ -16,6 +16,8 @@ def ends_of_messages(path):
         message = node.exc.args[0]
         if isinstance(message, ast.JoinedStr):
             message = message.values[-1]
+        if isinstance(message, ast.FormattedValue) and ast.unparse(message.value) != "error":
+            yield node.lineno, ast.unparse(message)  # Another error's message has its own end.
         if isinstance(message, ast.Constant) and isinstance(message.value, str):
             yield node.lineno, message.value
 

@@ -67,7 +67,7 @@ def preprocessing(
     """
     if name not in _STATISTICS:
         raise ValueError(
-            f"no preprocessing for {name!r}; it must be one of {', '.join(_STATISTICS)}"
+            f"no preprocessing for {name!r}; it must be one of {', '.join(_STATISTICS)}."
         )
     _check_mode(padding)
     scale, mean, std, augmented = _STATISTICS[name]

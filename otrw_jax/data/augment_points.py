@@ -127,4 +127,4 @@ def random_scale_shift(
 
 def _check_count(count: int, total: int) -> None:
     if not 1 <= count <= total:
-        raise ValueError(f"count is {count} for clouds of {total} points; it must be 1 to {total}")
+        raise ValueError(f"count is {count} for clouds of {total} points; it must be 1 to {total}.")

@@ -89,7 +89,7 @@ def read_text(folder: Folder, part: str) -> Iterator[Cloud]:
     """Clouds of the first 1,024 points of text files, as in `reader`."""
     lists = [folder / name for name in _lists(part) if (folder / name).is_file()]
     if not lists:
-        raise SourceError(f"{folder} holds none of {', '.join(_lists(part))}")
+        raise SourceError(f"{folder} holds none of {', '.join(_lists(part))}.")
     for name in lists[0].read_bytes().decode().split():
         class_name = name.rpartition("_")[0]
         if class_name not in CLASSES:
@@ -133,7 +133,7 @@ def read_parquet(folder: pathlib.Path, part: str) -> Iterator[Cloud]:
     labels, names = table["label"].to_pylist(), table["name"].to_pylist()
     for name, label, cloud in zip(names, labels, points, strict=True):
         if not 0 <= label < len(CLASSES) or name.rpartition("_")[0] != CLASSES[label]:
-            raise SourceError(f"{file}: {name!r} has the label {label}; 0 is {CLASSES[0]}")
+            raise SourceError(f"{file}: {name!r} has the label {label}; 0 is {CLASSES[0]}.")
         yield _cloud(name, label, cloud, file)
 
 

@@ -35,14 +35,14 @@ def parse_off(text: str) -> Mesh:
     """
     lines = [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]
     if not lines or not lines[0].startswith("OFF"):
-        raise ValueError(f"an OFF file begins with OFF, not {(lines or [''])[0][:20]!r}")
+        raise ValueError(f"an OFF file begins with OFF, not {(lines or [''])[0][:20]!r}.")
     header, lines = lines[0][3:], lines[1:]
     if not header.strip():
         header, lines = (lines or [""])[0], lines[1:]
     try:
         num_vertices, num_faces = (int(count) for count in header.split()[:2])
     except ValueError:
-        raise ValueError(f"the numbers of vertices and faces are {header[:40]!r}") from None
+        raise ValueError(f"the numbers of vertices and faces are {header[:40]!r}.") from None
     if min(num_vertices, num_faces) < 0 or len(lines) < num_vertices + num_faces:
         raise ValueError(
             f"{num_vertices} vertices and {num_faces} faces are announced, but {len(lines)} "
@@ -80,7 +80,7 @@ def sample_surface(
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
     total = areas.sum()
     if not 0 < total < np.inf:
-        raise ValueError(f"the surface of {len(areas)} triangles has an area of {total}")
+        raise ValueError(f"the surface of {len(areas)} triangles has an area of {total}.")
     # A sum that rounds to below 1 would leave a gap at the end, which the last triangle takes.
     bounds = np.cumsum(areas)[:-1] / total
     chosen = np.searchsorted(bounds, rng.random(count), side="right")

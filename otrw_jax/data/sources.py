@@ -103,7 +103,7 @@ def load_dataset(
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown dataset {name!r}; did you mean {near!r}? There are {', '.join(BUILDERS)}"
+            f"unknown dataset {name!r}; did you mean {near!r}? There are {', '.join(BUILDERS)}."
         )
     root = data_root(data_dir)
     folder = _folder(name, root)

@@ -99,7 +99,7 @@ def make_split(
     for c in np.flatnonzero(counts > sizes - meta_per_class)[:1]:
         raise ValueError(
             f"class {c} is to have {counts[c]} training examples, but {sizes[c]} less "
-            f"{meta_per_class} meta examples are all there are; lower `largest`, now {largest}"
+            f"{meta_per_class} meta examples are all there are; lower `largest`, now {largest}."
         )
     counts = np.minimum(counts, sizes - reserved)
 
@@ -166,7 +166,7 @@ def make_split_of_counts(
             f"class {c} is to have {counts[c] + reserved} examples ({counts[c]} training, "
             f"{meta_per_class} meta, {held_out_per_class} held-out, {extra_per_class} extra), but "
             f"{available[c]} are available"
-            + (" when copies are left out" if len(ids) < len(labels) else "")
+            + (" when copies are left out." if len(ids) < len(labels) else ".")
         )
     sizes = np.stack(
         np.broadcast_arrays(meta_per_class, held_out_per_class, extra_per_class, counts)
@@ -209,7 +209,7 @@ def long_tailed_counts(
         ValueError: an argument is out of its range, or a class would be left empty.
     """
     if profile not in PROFILES:
-        raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
+        raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}.")
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}; a profile needs at least 2 classes.")
     if largest < 1:
@@ -229,7 +229,7 @@ def long_tailed_counts(
     for c in np.flatnonzero(counts == 0)[:1]:
         raise ValueError(
             f"class {c} would have no example with largest {largest} and imbalance_factor "
-            f"{imbalance_factor}; lower imbalance_factor to at most {largest}"
+            f"{imbalance_factor}; lower imbalance_factor to at most {largest}."
         )
     return counts
 

@@ -88,7 +88,7 @@ def bbn(
         )
     counts = np.asarray(counts, np.float64)
     if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
-        raise ValueError(f"bbn: class counts must be finite, at least 0, and not all 0: {counts}")
+        raise ValueError(f"bbn: class counts must be finite, at least 0, and not all 0: {counts}.")
     # Of an example: its class in proportion to 1 / n_c, and the examples of a class alike.
     of_class = (counts.max() / np.maximum(counts, 1)) / np.maximum(counts, 1)
 
