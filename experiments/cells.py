@@ -23,7 +23,7 @@ from otrw_jax.evaluation import make_evaluator
 from otrw_jax.features import given_features, make_keeper, pick_copy
 from otrw_jax.losses import effective_number_weights, log_prior
 from otrw_jax.methods.base import Examples, Method
-from otrw_jax.metrics import top1_error
+from otrw_jax.metrics import balanced_accuracy, top1_error
 from otrw_jax.samplers import class_power, sampled
 from otrw_jax.seeds import stack
 from otrw_jax.train import DeviceData, Stage, make_loop, run_stage
@@ -223,7 +223,7 @@ class Cells:
                 return Start(variables, ones, zeros)
 
     def _errors(self, variables: PyTree, bases: tuple[str, ...], counts: np.ndarray) -> dict:
-        """Test and held-out errors in percent of each base, `la` beside `ce`: `[2 or 1, seeds]`."""
+        """Errors and balanced accuracies by part, in percent, of each base, `la` beside `ce`."""
         each = len(self._seeds)
         found = {}
         for name, examples in self._evaluated.items():
@@ -231,12 +231,14 @@ class Cells:
             for adjusted in [False, True] if "ce" in bases else [False]:
                 evaluate = self._evaluator(counts if adjusted else None)
                 confusion = evaluate(variables, stacked).confusion
-                errors = 100 * np.asarray(jax.vmap(top1_error)(confusion)).reshape(-1, each)
-                for base, values in zip(bases, errors, strict=True):
-                    if not adjusted:
-                        found.setdefault(base, {})[name] = values
-                    elif base == "ce":
-                        found.setdefault("la", {})[name] = values
+                measures = {name: top1_error, f"{name}_balanced_accuracy": balanced_accuracy}
+                for key, measure in measures.items():
+                    rows = 100 * np.asarray(jax.vmap(measure)(confusion)).reshape(-1, each)
+                    for base, values in zip(bases, rows, strict=True):
+                        if not adjusted:
+                            found.setdefault(base, {})[key] = values
+                        elif base == "ce":
+                            found.setdefault("la", {})[key] = values
         return found
 
     def _evaluator(self, counts: np.ndarray | None):
@@ -282,17 +284,23 @@ class Cells:
 
 
 def three_results(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
-    """Test errors of the last epoch, of that of least held-out error, and the least, by seed.
+    """Test errors by seed: of the last epoch, and of the best by either part, as of a run.
+
+    The best is the first epoch of the highest balanced accuracy, on the held-out part or on the
+    test set itself.
 
     Args:
-        epochs: of each epoch, `test` and perhaps `held_out` errors by seed.
+        epochs: of each epoch, errors `test`, and `test_balanced_accuracy` and perhaps
+            `held_out_balanced_accuracy`, by seed.
     """
     test = np.stack([epoch["test"] for epoch in epochs])
     seeds = np.arange(test.shape[1])
-    found = {"last": test[-1], "best_test": test.min(axis=0)}
-    if "held_out" in epochs[0]:
-        held_out = np.stack([epoch["held_out"] for epoch in epochs])
-        found["best_held_out"] = test[held_out.argmin(axis=0), seeds]
+    found = {"last": test[-1]}
+    for part in ("held_out", "test"):
+        if f"{part}_balanced_accuracy" in epochs[0]:
+            # Rounded, since epochs with as many right may differ in a last bit.
+            values = np.round([epoch[f"{part}_balanced_accuracy"] for epoch in epochs], 3)
+            found[f"best_{part}"] = test[values.argmax(axis=0), seeds]
     return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
 
 

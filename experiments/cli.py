@@ -24,7 +24,7 @@ class PathParser(flags.ArgumentParser):
     def parse(self, argument: str) -> str:
         """The path that a text names."""
         if not argument.strip():
-            raise ValueError("it is empty; name a path")
+            raise ValueError("it is empty; name a path.")
         return expanded(argument, "it")
 
 

@@ -30,13 +30,13 @@ def main(argv: list[str]) -> None:
     restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value or "")
     experiment, prepared = restored.experiment, restored.prepared
     variables = restored.state.variables
-    evaluate = experiment.evaluator(restored.stage)
-    confusion = np.asarray(evaluate(variables, prepared.test).confusion)
+    found = experiment.statistics(restored.stage, variables, prepared)
+    confusion = np.asarray(found["test"].confusion)
     evaluation = {
         "checkpoint": restored.number,
         "stage": restored.stage.name,
         "fingerprint": prepared.split.fingerprint,
-        **experiment.evaluations(restored.stage, variables, prepared),
+        **{name: experiment.summary(part, prepared) for name, part in found.items()},
         "per_class_accuracy": [100 * float(x) for x in per_class_accuracy(confusion)],
         "confusion": confusion.tolist(),
     }
@@ -62,7 +62,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
     if weights is None:
         raise ValueError(
             f"{restored.stage.name} of {restored.experiment.config.recipe} learns no weights; "
-            "choose the second stage of an otrw recipe."
+            "choose hu, or the second stage of an otrw recipe that learns them."
         )
     labels = np.asarray(restored.prepared.data.raw.labels)
     with path.open("w", newline="") as file:

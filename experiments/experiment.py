@@ -264,10 +264,15 @@ class Experiment:
             variables: the network's.
             prepared: the data, as they are or `for_stage`.
         """
+        found = self.statistics(stage, variables, prepared)
+        return {name: self.summary(part, prepared) for name, part in found.items()}
+
+    def statistics(self, stage: Stage, variables, prepared: Prepared) -> dict[str, Statistics]:
+        """What `evaluations` sums up, on the test set and the held-out part; by the same names."""
         parts = {"test": prepared.test, "held_out": prepared.held_out}
         evaluate = self.evaluator(stage, prepared.kept)
         return {
-            name: self._summary(evaluate(variables, examples), prepared)
+            name: evaluate(variables, examples)
             for name, examples in parts.items()
             if examples is not None
         }
@@ -286,13 +291,14 @@ class Experiment:
             found["held_out"] = evaluate(stacked, held_out)
         return [
             {
-                name: self._summary(jax.tree.map(lambda x, at=at: x[at], statistics), one)
+                name: self.summary(jax.tree.map(lambda x, at=at: x[at], statistics), one)
                 for name, statistics in found.items()
             }
             for at, one in enumerate(prepared)
         ]
 
-    def _summary(self, statistics: Statistics, prepared: Prepared) -> dict[str, float]:
+    def summary(self, statistics: Statistics, prepared: Prepared) -> dict[str, float]:
+        """The metrics of statistics, in percent; without those of a shot group without classes."""
         shots = self.config.shots
         found = summarise(*statistics, prepared.split.counts, shots.many, shots.few)
         return {key: value for key, value in found.items() if not math.isnan(value)}

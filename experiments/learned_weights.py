@@ -1,5 +1,7 @@
 """The weights that a run has learned for its training examples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,18 @@ from jaxtyping import Float
 from experiments.recipes.transport import net_of
 from experiments.run import Restored
 from otrw_jax.losses import cross_entropy
-from otrw_jax.methods.ot_weight_net import net_inputs
+from otrw_jax.methods.ot_weight_net import OTWeightNetState, net_inputs
+from otrw_jax.ot.weights import ExampleWeights
 
 ORDERS = 10
 """Random orders of the training set over which the weights of a net are averaged."""
+
+
+def trained_state(state: Any) -> Any:
+    """The state of the method itself, within those of the methods around it."""
+    while hasattr(state, "inner"):
+        state = state.inner
+    return state
 
 
 def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
@@ -20,12 +30,15 @@ def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
     Weights that are kept are given as they are. Those of a weight net depend on the batch: each is
     the mean over `ORDERS` random orders, times the batch size, so that their mean is one.
     """
-    if hasattr(end.state, "weights"):
-        return np.asarray(end.state.weights.values)
-    if not hasattr(end.state, "net_params"):
+    state = trained_state(end.state)
+    weights = getattr(state, "weights", None)
+    if weights is not None:
+        return np.asarray(weights.values if isinstance(weights, ExampleWeights) else weights)
+    if not isinstance(state, OTWeightNetState):
         return None
     config = end.experiment.config
     options = config.options[config.recipe]
+    # Features are of the network that is evaluated: the moving average, where there is one.
     net, model, train = net_of(options), end.experiment.model, end.prepared.data.view.train
     variables, count = end.state.variables, len(end.prepared.split.train)
     z = end.experiment.read(variables, end.prepared.data.raw).inputs
@@ -33,7 +46,7 @@ def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
     seen = net_inputs(
         options.net_input, z, train.labels, losses, end.prepared.data.view.num_classes
     )
-    weigh = jax.jit(lambda x: net.apply({"params": end.state.net_params}, x))
+    weigh = jax.jit(lambda x: net.apply({"params": state.net_params}, x))
     size = end.stage.batch_size
     rng, sums, times = np.random.default_rng(0), np.zeros(count), np.zeros(count)
     for _ in range(ORDERS):

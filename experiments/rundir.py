@@ -322,7 +322,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def three_results(history: list[dict]) -> dict:
-    """Last epoch, best epoch by the held-out part, best test epoch, of the last stage."""
+    """Of the last stage: the last epoch, and the best by balanced accuracy on either part."""
     records = {
         "last": history[-1],
         "best_held_out": best_record(history, "held_out"),

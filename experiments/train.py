@@ -67,11 +67,11 @@ def mean_results(runs: list[dict]) -> dict:
 
 
 def print_results(results: dict) -> None:
-    """Prints the three results under their three names."""
+    """Prints the three results; the best are those of the highest balanced accuracy."""
     names = {
         "last": "last epoch",
         "best_held_out": "best by the held-out part",
-        "best_test": "best test epoch",
+        "best_test": "best by the test set itself",
     }
     for name, title in names.items():
         if not results.get(name):

@@ -43,7 +43,9 @@ class ResNetCifar(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b d"]:
         if self.depth < 8 or self.depth % 6 != 2:
-            raise ValueError(f"depth is {self.depth}; it must be 6 n + 2: 8, 14, 20, 32, 44, 56, …")
+            raise ValueError(
+                f"depth is {self.depth}; it must be 6 n + 2: 8, 14, 20, 32, 44, 56, …."
+            )
         conv = partial(
             nn.Conv,
             kernel_size=(3, 3),

@@ -74,7 +74,7 @@ def read_meshes(folder: Folder, part: str) -> Iterator[Cloud]:
         names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
         names = [name for name in names if name.endswith(".off") and not name.startswith(".")]
         if not names:
-            raise SourceError(f"{place} holds no .off file")
+            raise SourceError(f"{place} holds no .off file.")
         for name in names:
             stem = name.removesuffix(".off")
             try:
@@ -89,16 +89,16 @@ def read_text(folder: Folder, part: str) -> Iterator[Cloud]:
     """Clouds of the first 1,024 points of text files, as in `reader`."""
     lists = [folder / name for name in _lists(part) if (folder / name).is_file()]
     if not lists:
-        raise SourceError(f"{folder} holds none of {', '.join(_lists(part))}")
+        raise SourceError(f"{folder} holds none of {', '.join(_lists(part))}.")
     for name in lists[0].read_bytes().decode().split():
         class_name = name.rpartition("_")[0]
         if class_name not in CLASSES:
             if lists[0].name == _lists(part)[0]:
-                raise SourceError(f"{lists[0]}: {name!r} is of none of the ten classes")
+                raise SourceError(f"{lists[0]}: {name!r} is of none of the ten classes.")
             continue
         file = folder / class_name / f"{name}.txt"
         if not file.is_file():
-            raise SourceError(f"{file} is absent, though {lists[0]} lists it")
+            raise SourceError(f"{file} is absent, though {lists[0]} lists it.")
         try:
             points = np.loadtxt(
                 io.BytesIO(file.read_bytes()), delimiter=",", max_rows=POINTS, ndmin=2
@@ -108,7 +108,7 @@ def read_text(folder: Folder, part: str) -> Iterator[Cloud]:
         if len(points) < POINTS or points.shape[1] < 3:
             raise SourceError(
                 f"{file} holds {len(points)} points of {points.shape[1]} numbers; "
-                f"{POINTS} of 3 or more are needed"
+                f"{POINTS} of 3 or more are needed."
             )
         yield _cloud(name, CLASSES.index(class_name), points[:, :3], file)
 
@@ -120,7 +120,7 @@ def read_parquet(folder: pathlib.Path, part: str) -> Iterator[Cloud]:
         from pyarrow import lib, parquet
     except ImportError as error:
         raise SourceError(
-            f"{file} is read by pyarrow, which is not installed: pip install 'otrw_jax[parquet]'"
+            f"{file} is read by pyarrow, which is not installed: pip install 'otrw_jax[parquet]'."
         ) from error
     try:
         table = parquet.read_table(file, columns=["points", "label", "name"])
@@ -133,7 +133,7 @@ def read_parquet(folder: pathlib.Path, part: str) -> Iterator[Cloud]:
     labels, names = table["label"].to_pylist(), table["name"].to_pylist()
     for name, label, cloud in zip(names, labels, points, strict=True):
         if not 0 <= label < len(CLASSES) or name.rpartition("_")[0] != CLASSES[label]:
-            raise SourceError(f"{file}: {name!r} has the label {label}; 0 is {CLASSES[0]}")
+            raise SourceError(f"{file}: {name!r} has the label {label}; 0 is {CLASSES[0]}.")
         yield _cloud(name, label, cloud, file)
 
 
@@ -145,11 +145,11 @@ def unit_sphere(points: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
     """
     points = np.asarray(points, np.float64)
     if not np.isfinite(points).all():
-        raise ValueError("a point is not finite")
+        raise ValueError("a point is not finite.")
     centred = points - points.mean(0)
     radius = np.linalg.norm(centred, axis=1).max()
     if not radius > 0:
-        raise ValueError("all points are the same")
+        raise ValueError("all points are the same.")
     return (centred / radius).astype(np.float32)
 
 

@@ -54,6 +54,6 @@ def given_or_downloaded(
     found = builder.find(archive)
     if found is None:
         raise SourceError(
-            f"{archive}, from {builder.archive_url}, is no archive of {builder.name}; delete it"
+            f"{archive}, from {builder.archive_url}, is no archive of {builder.name}; delete it."
         )
     return found

@@ -35,25 +35,25 @@ def parse_off(text: str) -> Mesh:
     """
     lines = [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]
     if not lines or not lines[0].startswith("OFF"):
-        raise ValueError(f"an OFF file begins with OFF, not {(lines or [''])[0][:20]!r}")
+        raise ValueError(f"an OFF file begins with OFF, not {(lines or [''])[0][:20]!r}.")
     header, lines = lines[0][3:], lines[1:]
     if not header.strip():
         header, lines = (lines or [""])[0], lines[1:]
     try:
         num_vertices, num_faces = (int(count) for count in header.split()[:2])
     except ValueError:
-        raise ValueError(f"the numbers of vertices and faces are {header[:40]!r}") from None
+        raise ValueError(f"the numbers of vertices and faces are {header[:40]!r}.") from None
     if min(num_vertices, num_faces) < 0 or len(lines) < num_vertices + num_faces:
         raise ValueError(
             f"{num_vertices} vertices and {num_faces} faces are announced, but {len(lines)} "
-            "lines follow"
+            "lines follow."
         )
     vertices = _parse_vertices(lines[:num_vertices])
     triangles = _parse_faces(lines[num_vertices : num_vertices + num_faces])
     if triangles.size and (triangles.min() < 0 or triangles.max() >= num_vertices):
         raise ValueError(
             f"faces name vertices from {triangles.min()} to {triangles.max()}, but there are "
-            f"{num_vertices}, numbered from 0"
+            f"{num_vertices}, numbered from 0."
         )
     return Mesh(vertices, triangles)
 
@@ -80,7 +80,7 @@ def sample_surface(
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
     total = areas.sum()
     if not 0 < total < np.inf:
-        raise ValueError(f"the surface of {len(areas)} triangles has an area of {total}")
+        raise ValueError(f"the surface of {len(areas)} triangles has an area of {total}.")
     # A sum that rounds to below 1 would leave a gap at the end, which the last triangle takes.
     bounds = np.cumsum(areas)[:-1] / total
     chosen = np.searchsorted(bounds, rng.random(count), side="right")
@@ -92,10 +92,10 @@ def _parse_vertices(lines: list[str]) -> np.ndarray:
     rows = [line.split()[:3] for line in lines]
     for row in rows:
         if len(row) != 3:
-            raise ValueError(f"the vertex {' '.join(row)!r} does not have three coordinates")
+            raise ValueError(f"the vertex {' '.join(row)!r} does not have three coordinates.")
     vertices = np.array(rows, np.float64).reshape(-1, 3)
     if not np.isfinite(vertices).all():
-        raise ValueError("a vertex is not finite")
+        raise ValueError("a vertex is not finite.")
     return vertices
 
 
@@ -106,8 +106,8 @@ def _parse_faces(lines: list[str]) -> np.ndarray:
         try:
             corners = [int(corner) for corner in rest[: int(size)]]
         except ValueError:
-            raise ValueError(f"the face {line[:40]!r} is not of whole numbers") from None
+            raise ValueError(f"the face {line[:40]!r} is not of whole numbers.") from None
         if len(corners) != int(size) or not corners:
-            raise ValueError(f"the face {line[:40]!r} does not have the vertices it announces")
+            raise ValueError(f"the face {line[:40]!r} does not have the vertices it announces.")
         triangles += [(corners[0], *corners[i : i + 2]) for i in range(1, len(corners) - 1)]
     return np.array(triangles, np.int64).reshape(-1, 3)

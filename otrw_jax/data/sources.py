@@ -103,7 +103,7 @@ def load_dataset(
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown dataset {name!r}; did you mean {near!r}? There are {', '.join(BUILDERS)}"
+            f"unknown dataset {name!r}; did you mean {near!r}? There are {', '.join(BUILDERS)}."
         )
     root = data_root(data_dir)
     folder = _folder(name, root)
@@ -116,7 +116,7 @@ def load_dataset(
     except Exception as error:
         raise DatasetNotFound(
             f"{folder} holds no complete dataset in the array_record format; delete it to have it "
-            f"made again, or choose another data_dir ({brief(error)})"
+            f"made again, or choose another data_dir ({brief(error)})."
         ) from error
     label = builder.info.features["label"]
     return Dataset(name, *arrays, tuple(label.int2str(c) for c in range(label.num_classes)))

@@ -114,6 +114,8 @@ class Sst(tfds.core.GeneratorBasedBuilder):
 def read_trees(file: Folder) -> Iterator[tuple[int, str]]:
     """The root's label, 0..4, and the text of each tree of a file, one bracketed tree a line.
 
+    Blank lines at the end are none.
+
     Args:
         file: a path, on the disk or in a zip archive.
 
@@ -121,7 +123,7 @@ def read_trees(file: Folder) -> Iterator[tuple[int, str]]:
         SourceError: the file is no UTF-8, or a line no whole tree; the file and line are named.
     """
     try:
-        lines = file.read_bytes().decode().removesuffix("\n").split("\n")
+        lines = file.read_bytes().decode().rstrip().split("\n")
     except UnicodeDecodeError as error:
         raise SourceError(f"{file} is no UTF-8 text: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -146,23 +148,23 @@ def parse_tree(line: str) -> tuple[int, list[str]]:
     open_nodes: list[int] = []  # Of each, how much it holds: a node is 1, a word 2, which is full.
     for position, token in enumerate(tokens):
         if not open_nodes and position > 0:
-            raise ValueError(f"{token!r} follows after the tree's end")
+            raise ValueError(f"{token!r} follows after the tree's end.")
         if token == "(":
-            raise ValueError("a bracket opens without a label from 0 to 4 and a space")
+            raise ValueError("a bracket opens without a label from 0 to 4 and a space.")
         if token == ")":
             if not open_nodes or open_nodes.pop() != 2:
-                raise ValueError("a bracket closes on neither a word nor two nodes")
+                raise ValueError("a bracket closes on neither a word nor two nodes.")
         elif token[0] == "(":
             if open_nodes:
                 open_nodes[-1] += 1
             open_nodes.append(0)
         else:
             if not open_nodes or open_nodes[-1]:
-                raise ValueError(f"the word {token!r} stands where a node should")
+                raise ValueError(f"the word {token!r} stands where a node should.")
             open_nodes[-1] = 2
             words.append(token)
     if open_nodes or not tokens:
-        raise ValueError(f"the tree is cut off, with {len(open_nodes)} brackets open")
+        raise ValueError(f"the tree is cut off, with {len(open_nodes)} brackets open.")
     return int(tokens[0][1]), words
 
 

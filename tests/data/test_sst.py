@@ -159,6 +159,13 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
         sources.main(["sst2", "--data_dir", str(tmp_path), "--manual_dir", str(manual)])
 
 
+def test_blank_lines_at_the_end_of_a_file_are_none(tmp_path):
+    file = tmp_path / "train.txt"
+    for end in ("", "\n", "\n\n", "\r\n \r\n"):
+        file.write_bytes(f"{TREE}\n{TREE}{end}".encode())
+        assert list(read_trees(file)) == [(3, "It works fine .")] * 2
+
+
 def test_missing_trees_say_how_to_get_them(tmp_path, monkeypatch):
     import requests
 

@@ -101,13 +101,18 @@ def test_a_new_head_on_balanced_draws(made):
 
 
 def test_the_three_results_of_a_cell():
+    """The best by the balanced accuracy, as of a run, and not by the error."""
     test = np.array([[30.0, 20.0], [10.0, 25.0], [20.0, 30.0]])
-    held_out = np.array([[5.0, 9.0], [6.0, 8.0], [7.0, 7.0]])
-    found = three_results([{"test": t, "held_out": h} for t, h in zip(test, held_out, strict=True)])
+    on_test = np.array([[60.0, 70.0], [80.0, 75.0], [75.0, 70.0]])
+    on_held_out = np.array([[95.0, 91.0], [94.0, 92.0], [93.0, 93.0]])
+    names = ("test", "test_balanced_accuracy", "held_out_balanced_accuracy")
+    parts = zip(test, on_test, on_held_out, strict=True)
+    found = three_results([dict(zip(names, part, strict=True)) for part in parts])
     assert found["last"] == [20.0, 30.0]
     assert found["best_held_out"] == [30.0, 30.0]
-    assert found["best_test"] == [10.0, 20.0]
-    assert set(three_results([{"test": test[0]}])) == {"last", "best_test"}
+    assert found["best_test"] == [10.0, 25.0]
+    alone = {"test": test[0], "test_balanced_accuracy": on_test[0]}
+    assert set(three_results([alone])) == {"last", "best_test"}
 
 
 def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
