@@ -101,7 +101,9 @@ def float_dtype(array: Any) -> jnp.dtype:
 
 def working(*arrays: Any) -> jnp.dtype:
     """The dtype that these are computed in: the widest float among them, float32 or wider."""
-    widest = max(float_dtype(x).itemsize for x in arrays)
+    kinds = [x.dtype if hasattr(x, "dtype") else jnp.asarray(x).dtype for x in arrays]
+    floats = [d for d in kinds if jnp.issubdtype(d, jnp.floating)] or [jnp.result_type(float)]
+    widest = max(jax.dtypes.canonicalize_dtype(d).itemsize for d in floats)
     return jnp.dtype(jnp.float64 if widest == 8 else jnp.float32)
 
 

@@ -15,18 +15,44 @@ def solve_saddle(
     is taken as the sum of its off-diagonal entries: a sum of positive numbers, exact to rounding
     however weakly the classes are connected.
     """
-    n, m = plan.shape
-    if n < m:
+    if plan.shape[0] < plan.shape[1]:
         y, x = solve_saddle(plan.T, right_g, right_f)
         return x, y
+    rows, conditional, links = _eliminated(plan)
+    y = solve_laplacian(links, right_g - jnp.matmul(conditional.T, right_f, precision="highest"))
+    return right_f / rows - jnp.matmul(conditional, y, precision="highest"), y
+
+
+def solve_for_cost(
+    plan: Float[Array, "n m"], cost: Float[Array, "n m"]
+) -> tuple[Float[Array, "n"], Float[Array, "m"]]:
+    """`solve_saddle` for the right sides `(C * T) 1` and `(C * T)' 1`.
+
+    What is left of them is, at a node, a sum over its links of link times a difference of costs.
+    Taken link by link it is as small as the links are, and a node that hardly any mass links to the
+    others has a solution within the range of the cost.
+    """
+    if plan.shape[0] < plan.shape[1]:
+        y, x = solve_for_cost(plan.T, cost.T)
+        return x, y
+    _, conditional, links = _eliminated(plan)
+    along = _off_diagonal(jnp.matmul((cost * plan).T, conditional, precision="highest"))
+    y = solve_laplacian(links, along.sum(1) - along.sum(0))
+    x = jnp.sum(cost * conditional, axis=1) - jnp.matmul(conditional, y, precision="highest")
+    return x, y
+
+
+def _eliminated(plan):
+    """Row sums, rows scaled to one, and the links between columns that eliminating rows leaves."""
     rows = plan.sum(1)
     rows = jnp.where(rows > 0, rows, 1.0)
     conditional = plan / rows[:, None]
     links = jnp.matmul(plan.T, conditional, precision="highest")
-    links = jnp.where(jnp.eye(m, dtype=bool), 0.0, 0.5 * (links + links.T))
-    y = solve_laplacian(links, right_g - jnp.matmul(conditional.T, right_f, precision="highest"))
-    x = right_f / rows - jnp.matmul(conditional, y, precision="highest")
-    return x, y
+    return rows, conditional, _off_diagonal(0.5 * (links + links.T))
+
+
+def _off_diagonal(matrix):
+    return jnp.where(jnp.eye(matrix.shape[0], dtype=bool), 0.0, matrix)
 
 
 def solve_laplacian(

@@ -24,7 +24,7 @@ from otrw_jax.ot.checks import (
     require_shapes,
     working,
 )
-from otrw_jax.ot.saddle import solve_saddle
+from otrw_jax.ot.saddle import solve_for_cost, solve_saddle
 from otrw_jax.ot.small_epsilon import annealed_start, cost_range, rounded_to_marginals
 
 with warnings.catch_warnings():
@@ -295,8 +295,7 @@ _bounded_loss.defvjp(_loss_forward, _loss_backward)
 def _implicit_gradients(ot, solved, weights, cost, meta_weights):
     """Of `<C, T*>` in weights, cost and meta weights; bounded where the solver did not converge."""
     plan = jnp.exp((solved.f[:, None] + solved.g[None, :] - cost) / ot.epsilon)
-    product = cost * plan
-    x, y = solve_saddle(plan, product.sum(1), product.sum(0))
+    x, y = solve_for_cost(plan, cost)
     by_cost = solved.plan + plan * (x[:, None] + y[None, :] - cost) / ot.epsilon
     rows = jnp.where(plan.sum(1) > 0, plan.sum(1), 1.0)
     of_potentials = jnp.sum(plan * (cost - solved.g[None, :]), axis=1) / rows
