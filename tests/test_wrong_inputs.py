@@ -62,7 +62,7 @@ CALLS = {
     "gamma": (lambda: losses.focal(-1.0), "focal: gamma is -1.0; it must be 0 or more"),
     "beta of 1": (lambda: losses.effective_number_weights(COUNTS, 1.0), "beta is 1.0"),
     "beta below 0": (lambda: losses.effective_number_weights(COUNTS, -0.1), "beta is -0.1"),
-    "no counts": (lambda: losses.effective_number_weights([0, 0]), "all class counts are 0"),
+    "no counts": (lambda: losses.effective_number_weights([0, 0]), "counts is 0 everywhere"),
     "counts below 0": (lambda: losses.balanced_softmax([3, -1]), "finite and at least 0"),
     "counts of NaN": (lambda: losses.ldam([3.0, NAN]), "finite and at least 0"),
     "infinite counts": (lambda: losses.inverse_frequency_weights([INF, 1.0]), "finite and"),
@@ -77,7 +77,7 @@ CALLS = {
     ),
     "shots": (
         lambda: metrics.shot_accuracy(jnp.eye(3), COUNTS, many=10, few=20),
-        "few (20) is above many (10)",
+        "shot_accuracy: few is 20, above many, 10",
     ),
     "factor below 1": (lambda: long_tailed_counts(3, 9, 0.5), "imbalance_factor is 0.5"),
     "factor of NaN": (lambda: long_tailed_counts(3, 9, NAN), "imbalance_factor is nan"),
@@ -87,11 +87,11 @@ CALLS = {
     "empty class": (lambda: long_tailed_counts(3, 9, 100.0), "class 1 would have no example"),
     "meta below 0": (
         lambda: make_split(LABELS, **SPLIT | {"meta_per_class": -1}),
-        "meta_per_class is -1; it must be 0 or more",
+        "meta_per_class is -1; it must be a whole number, 0 or more",
     ),
     "held-out below 0": (
         lambda: make_split(LABELS, **SPLIT, held_out_per_class=-1),
-        "held_out_per_class is -1; it must be 0 or more",
+        "held_out_per_class is -1; it must be a whole number, 0 or more",
     ),
     "labels of floats": (lambda: make_split(LABELS * 1.0, **SPLIT), "dtype float64"),
     "labels of no class": (lambda: make_split(LABELS - 1, **SPLIT), "a label is -1"),
@@ -122,16 +122,16 @@ CALLS = {
     "mixup": (lambda: erm(None, SGD, mixup=-1.0), "erm: mixup is -1.0; it must be 0"),
     "tau": (lambda: learned_weights(None, SGD, tau=0.5), "learned_weights: tau is 0.5"),
     "virtual": (lambda: learned_weights(None, SGD, virtual="x"), "virtual is 'x'; choose"),
-    "l2": (lambda: meta_logistic(None, 3, 0.0), "meta_logistic: l2 is 0.0; it must be positive"),
+    "l2": (lambda: meta_logistic(None, 3, 0.0), "meta_logistic: l2 is 0.0; it must be above 0"),
     "steps": (
         lambda: bbn(None, SGD, COUNTS, 0, steps_per_epoch=1),
-        "bbn: total_steps is 0 and steps_per_epoch is 1",
+        "bbn: total_steps is 0; it must be 1 or more",
     ),
     "temperature": (
         lambda: balanced_meta_softmax(
             None, SGD, SGD, COUNTS, virtual_learning_rate=0.1, temperature=0.0
         ),
-        "balanced_meta_softmax: temperature is 0.0; it must be > 0",
+        "balanced_meta_softmax: temperature is 0.0; it must be above 0",
     ),
     "batch": (
         lambda: check_batch(Stage("stage1", Method(None, None), 1, 64), 60),
