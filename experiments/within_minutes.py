@@ -18,8 +18,8 @@ SHOWN = 5
 def fill(cells: Iterable[Cell], filler: Filler, minutes: float) -> None:
     """Runs the cells that have no record, in their order, until the time is over.
 
-    What is begun goes first, what failed before goes last; of the others those that fit come
-    before those that do not, which go on in the next call. A failure is kept in `failures.jsonl`,
+    What is begun goes first, what failed before goes last; seeds that fit come before those that
+    do not, which go on in the next call. A failure is kept in `failures.jsonl`,
     and the next cell is taken.
 
     Args:
@@ -34,8 +34,7 @@ def fill(cells: Iterable[Cell], filler: Filler, minutes: float) -> None:
         filler.copy(cell)
     waiting = _in_order([cell for cell in cells if filler.left(cell)], filler)
     while waiting and time.monotonic() < until:
-        cell = _next(waiting, estimates, filler, until - time.monotonic())
-        waiting.remove(cell)
+        cell, waiting = _next(waiting, estimates, filler, until - time.monotonic())
         if cell.dataset in absent or not filler.left(cell):
             continue
         print(f"begins: {cell}", flush=True)
@@ -94,13 +93,22 @@ def _in_order(cells: list[Cell], filler: Filler) -> list[Cell]:
     return sorted(cells, key=rank)
 
 
-def _next(waiting: list[Cell], estimates: Estimates, filler: Filler, seconds: float) -> Cell:
-    """The first cell that has a seed which fits, as far as is known; else the first of all."""
-    for cell in waiting:
-        for seed in filler.left(cell)[:1]:
-            if not sum(estimates.left(cell, seed).values()) > seconds:  # Unknown is tried.
-                return cell
-    return waiting[0]
+def _next(
+    waiting: list[Cell], estimates: Estimates, filler: Filler, seconds: float
+) -> tuple[Cell, list[Cell]]:
+    """The first cell with the seeds that fit, else the first of all; and what waits still."""
+    for at, cell in enumerate(waiting):
+        # What is unknown is tried.
+        lengths = {
+            seed: sum(s for s in estimates.left(cell, seed).values() if not math.isnan(s))
+            for seed in filler.left(cell)
+        }
+        fitting = tuple(seed for seed, length in lengths.items() if length <= seconds)
+        if fitting:
+            others = tuple(seed for seed in lengths if seed not in fitting)
+            rest = [cell._replace(seeds=others)] if others else []
+            return cell._replace(seeds=fitting), [*waiting[:at], *rest, *waiting[at + 1 :]]
+    return waiting[0], waiting[1:]
 
 
 def _note_failure(cell: Cell, filler: Filler, error: Exception) -> None:

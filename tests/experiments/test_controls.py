@@ -14,6 +14,7 @@ from absl.testing import flagsaver
 from experiments import cells, controls, report
 from experiments.cells import Cells, three_results
 from experiments.experiment import Experiment
+from experiments.export import export
 from experiments.optimizers import make_optimizer
 from experiments.records import read
 from experiments.run import Run, restore_first, train_together
@@ -133,6 +134,15 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
     difference = f"{np.mean(ours - plain):+.1f} ± {np.std(ours - plain, ddof=1):.1f}"
     assert any("class-balanced" in line and difference in line for line in text.splitlines())
     assert "10 cells, seeds 0, 1, in" in capsys.readouterr().out
+    # From network files of the same first stages the same cells.
+    for seed in SEEDS:
+        export(folder / f"seed_{seed}", tmp_path / f"ce_seed{seed}.safetensors")
+    config.stage1_from = str(tmp_path / "ce_seed{seed}.safetensors")
+    with flagsaver.flagsaver():
+        flags.FLAGS(["controls", f"--workdir={tmp_path / 'files'}", f"--records={tmp_path}"])
+        controls.main([])
+    (_, again) = read(tmp_path / "controls.jsonl")
+    assert again["cells"] == record["cells"]
 
 
 @pytest.mark.parametrize(

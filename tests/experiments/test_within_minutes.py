@@ -1,16 +1,19 @@
 """The queue on digits: what is recorded is skipped, what was begun goes on, failures are noted."""
 
+import math
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from experiments import reproduce, rows
-from experiments.agenda import agenda
+from experiments.agenda import Cell, agenda
 from experiments.export import export
 from experiments.filling import FAILURES
 from experiments.network_files import read_about
 from experiments.records import read
 from experiments.tables import TABLES
+from experiments.within_minutes import _next
 from otrw_jax.checkpoints import Checkpoints
 from tests.experiments.runs import Interrupted, interrupt
 
@@ -162,6 +165,30 @@ def test_it_keeps_to_its_minutes_and_goes_on(call, tmp_path, capsys, monkeypatch
     # Two epochs of cross-entropy, then the stage taken over and one of the head.
     assert now == 180 + 2 * 60 + 2 * 60
     assert runs_of(tmp_path) == [("ce", 0), ("cb", 0)]
+
+
+def test_what_fits_comes_before_what_does_not(monkeypatch):
+    """By seeds: a second stage whose first stage is there does not wait for the others'."""
+    ce, head, other = (Cell("table1", r, "cifar10", 100.0, "short", (0, 1)) for r in "abc")
+    known = {
+        (ce, 1): {"stage1": 9000.0},
+        (head, 0): {"stage2": math.nan},
+        (head, 1): {"stage1": 9000.0, "stage2": math.nan},
+        (other, 0): {"stage2": 60.0},
+        (other, 1): {"stage2": 60.0},
+    }
+
+    class Known:
+        def left(self, cell, seed=None):
+            if seed is not None:
+                return known[cell._replace(seeds=(0, 1)), seed]
+            return [s for s in cell.seeds if (cell._replace(seeds=(0, 1)), s) in known]
+
+    waiting, order = [ce, head, other], []
+    while waiting:
+        cell, waiting = _next(waiting, Known(), Known(), 600.0)
+        order.append((cell.row, cell.seeds))
+    assert order == [("b", (0,)), ("c", (0, 1)), ("a", (0, 1)), ("b", (1,))]
 
 
 def test_the_agenda_has_every_cell_of_every_table():
