@@ -21,6 +21,7 @@ from experiments.published import Column
 from experiments.readings import parts as readings_parts
 from experiments.recipes import RECIPES
 from experiments.records import read
+from experiments.repeated import repeated
 from experiments.tables import TABLES, published_error
 
 OUT = define_path("out", "docs/results.md", "The document.")
@@ -90,9 +91,14 @@ def document(folder: pathlib.Path) -> str:
     controls = read(folder / "controls.jsonl")
     if controls:
         parts += ["## Controls: what optimal transport adds", CONTROLS]
-        latest = {(c["dataset"], c["imbalance_factor"], _epochs(c["config"])): c for c in controls}
-        for record in latest.values():
-            parts += controls_parts(record)
+        settings = {}
+        for record in controls:
+            at = record["dataset"], record["imbalance_factor"], _epochs(record["config"])
+            settings.setdefault(at, []).append(record)
+        for records in settings.values():
+            first, *tables = controls_parts(records[-1])
+            again = repeated(records, SELECTIONS)
+            parts += [first, *([again] if again else []), *tables]
     return "\n\n".join(parts) + "\n"
 
 
