@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
     "model.width": whole(1),
     "model.dtype": one_of("float32", "bfloat16"),
     "model.tanh": YES_OR_NO,
-    "model*.hidden": each(whole(1), least=1),
+    "model*.hidden": each(whole(1)),
     "model*.widths": each(whole(1), least=1),
     "model.level?.radius": POSITIVE,
     "model.level?.*": whole(1),

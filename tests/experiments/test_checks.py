@@ -9,6 +9,8 @@ from experiments.checks import RULES, check_config, rule_of
 from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages
+from experiments.reproduce import row_config
+from experiments.tables import TABLES
 from tests.experiments.test_levers import COUNTS
 
 CONFIGS = {
@@ -35,6 +37,13 @@ def test_the_configs_are_in_range_and_every_field_has_one(config):
         # OTReweighting itself knows the words among its choices.
         named = name.endswith(NAMES) or (".choices." in name and isinstance(value, str))
         assert rule_of(name) or named, f"{name} has no range in experiments.checks.RULES"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_of_a_table_is_in_range(name):
+    table = TABLES[name]
+    for row in table.rows.values():
+        check_config(row_config(row, table.dataset, table.imbalance_factor, {}))
 
 
 def test_every_rule_is_of_a_field():

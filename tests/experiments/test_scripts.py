@@ -90,6 +90,24 @@ def test_evaluating_a_run(run_script, whole_run, experiment, data_dir, capsys, t
     )
 
 
+def test_what_is_evaluated_is_evaluated_once(run_script, whole_run, monkeypatch):
+    workdir, _ = whole_run
+    made, sizes = Experiment.evaluator, []
+
+    def counting(self, *arguments, **options):
+        evaluate = made(self, *arguments, **options)
+
+        def counted(variables, examples):
+            sizes.append(len(examples.labels))
+            return evaluate(variables, examples)
+
+        return counted
+
+    monkeypatch.setattr(Experiment, "evaluator", counting)
+    assert run_script(evaluate, f"--workdir={workdir}") is None
+    assert sizes == [400, 50]  # The test set and the held-out part.
+
+
 def test_a_seed_given_twice(run_script, data_dir, tmp_path):
     arguments = [
         f"--config={CONFIG}",

@@ -45,7 +45,7 @@ FIELDS = [
     ("data.padding", "mirror", "one of reflect, zero"),
     ("data.meta_per_class", -1, "a whole number of 0 or more"),
     ("data.held_out_per_class", -5, "a whole number of 0 or more"),
-    ("model.hidden", (), "a tuple in which each is a whole number of 1 or more, 1 or more of them"),
+    ("model.hidden", (-1,), "a tuple in which each is a whole number of 1 or more"),
     ("model.hidden", (128, 0), "a tuple in which each is a whole number of 1 or more"),
     ("model.hidden", (12.5,), "a tuple in which each is a whole number of 1 or more"),
     ("stage1.epochs", 0, "a whole number of 1 or more"),
