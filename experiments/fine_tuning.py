@@ -45,7 +45,8 @@ def fine_tuned(
         config: epochs, batch_size, learning_rate.
         seed: of the head's start and the order of the examples.
         folder: where the state of each epoch is kept; a call that was interrupted goes on from
-            there, and ends bit for bit like one that was not. None keeps nothing.
+            there, from one that is whole, and ends bit for bit like one that was not. None keeps
+            nothing.
 
     Raises:
         ValueError: there are fewer examples than a batch has.
@@ -70,7 +71,12 @@ def fine_tuned(
     orders = [rng.permutation(len(labels)) for _ in range(config.epochs)]
     steps = len(labels) // size  # What is left over at the end of an order is not used.
     with Checkpoints(folder, keep=1) if folder else contextlib.nullcontext() as checkpoints:
-        done = max(checkpoints.steps(), default=0) if checkpoints else 0
+        whole = (
+            [at for at in checkpoints.steps() if not checkpoints.damage(at)] if checkpoints else []
+        )
+        done = max(whole, default=0)
+        if checkpoints:
+            checkpoints.forget_after(done)
         if done:
             state = checkpoints.restore(state, done)
         for at in track(

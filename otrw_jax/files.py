@@ -12,7 +12,8 @@ from typing import Any
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Holds Ctrl-C back until the block has ended, so that nothing is left half done."""
-    if threading.current_thread() is not threading.main_thread():
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or signal.getsignal(signal.SIGINT) is None:  # None: not installed from Python.
         yield
         return
     came = []

@@ -203,12 +203,16 @@ def test_fine_tuning_learns_its_examples_and_leaves_what_it_was_given(folders):
         np.testing.assert_array_equal(one, other)
 
 
-def test_fine_tuning_goes_on_from_its_last_epoch(folders, monkeypatch, assert_same_bits):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_fine_tuning_goes_on_from_its_last_whole_epoch(
+    damaged, folders, monkeypatch, assert_same_bits
+):
     config = small(folders, "ce")
     config.data.extra_per_class = 7
     config.encoder.fine_tuning.epochs = 4
-    config.data.data_dir = str(folders / "interrupted")
-    folder = folders / "interrupted" / "encoded"
+    name = f"interrupted_{damaged}"
+    config.data.data_dir = str(folders / name)
+    folder = folders / name / "encoded"
     save, saved = Checkpoints.save, []
 
     def killed(self, step, *args):
@@ -221,8 +225,10 @@ def test_fine_tuning_goes_on_from_its_last_epoch(folders, monkeypatch, assert_sa
     with pytest.raises(KeyboardInterrupt):
         seen(config)
     assert len(list(folder.glob("*.tuning"))) == 1 and not list(folder.glob("*.npz"))
+    if damaged:
+        next(folder.glob("*.tuning/2/state/manifest.ocdbt")).write_bytes(b"")
     gone_on = seen(config)
-    assert saved == [1, 2, 3, 4]
+    assert saved == ([1, 2, 1, 2, 3, 4] if damaged else [1, 2, 3, 4])
     assert not list(folder.glob("*.tuning")) and len(list(folder.glob("*.npz"))) == 1
 
     config.data.data_dir = str(folders / "uninterrupted")
