@@ -64,7 +64,7 @@ def progressive(num_classes: int, total_steps: int) -> Sampler:
 
     def sampler(step, labels):
         counts = _counts(labels, num_classes)
-        present = jnp.sum(class_counts(labels, num_classes) > 0)
+        present = jnp.sum(class_counts(labels, num_classes) > 0, dtype=jnp.float32)
         share = jnp.clip(step / total_steps, 0.0, 1.0)
         instance, balanced = 1 / labels.shape[0], 1 / (present * counts)
         return _of_examples((1 - share) * instance + share * balanced, labels)

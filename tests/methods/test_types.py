@@ -11,6 +11,8 @@ from . import problem
 from .every_method import METHODS
 from .problem import MODEL, jit
 
+pytestmark = pytest.mark.usefixtures("rank_promotion")
+
 DATA = problem.make_data()
 BATCH = problem.batch_of(DATA, range(16))
 VARIABLES = problem.make_variables()
