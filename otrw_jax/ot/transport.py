@@ -7,6 +7,7 @@ and fails on problems of ordinary shape.
 
 import contextlib
 import dataclasses
+import numbers
 import warnings
 from functools import partial
 from typing import Literal, NamedTuple
@@ -68,7 +69,7 @@ class EntropicOT:
 
     def __post_init__(self):
         require_number("EntropicOT.epsilon", self.epsilon, above=0)
-        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
+        if not isinstance(self.max_iterations, numbers.Integral) or self.max_iterations < 1:
             raise ValueError(
                 f"EntropicOT.max_iterations is {self.max_iterations}; it must be at least 1, and "
                 "a whole number."

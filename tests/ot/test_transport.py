@@ -351,8 +351,8 @@ def test_loss_and_gradient_at_a_small_epsilon(epsilon):
 
 
 @pytest.mark.parametrize("cost", ["feature", "combined"])
-@pytest.mark.parametrize("most", [1, 20, 200])
-@pytest.mark.parametrize("epsilon", [0.1, 0.01, 0.001])
+@pytest.mark.parametrize("most", [1, 20])
+@pytest.mark.parametrize("epsilon", [0.1, 0.001])
 def test_an_unconverged_problem_is_bounded(cost, most, epsilon):
     """The loss is a feasible plan's, the gradient is spread over little more than the cost is."""
     a, b, matrix = make_problem(16, 10, cost, "peaked")
@@ -369,6 +369,20 @@ def test_an_unconverged_problem_is_bounded(cost, most, epsilon):
     assert abs(value - exact) <= (float(solved.marginal_error) + 1e-5) * np.ptp(matrix)
     bound = np.ptp(matrix) + epsilon * np.log(10) + 1e-4
     assert np.ptp(gradient) <= bound and np.isfinite(by_meta).all() and np.isfinite(by_cost).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.002])
+def test_gradient_where_classes_are_hardly_linked(epsilon):
+    """A balanced batch with equal weights: mass stays in its class, up to exp(-1 / epsilon)."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 2)
+    away = labels[:, None] != np.arange(10)[None, :]
+    cost = np.float64(np.float32(away + rng.uniform(0, 0.1, (20, 10)) * away))
+    _, gradient, by_cost, by_meta = gradients_of(
+        np.full(20, 0.05), np.full(10, 0.1), cost, EntropicOT(epsilon)
+    )
+    assert max(np.ptp(gradient), np.ptp(by_meta)) <= 2 * np.ptp(cost)
+    np.testing.assert_allclose(by_cost.sum(), 1, atol=1e-2)
 
 
 def test_a_small_epsilon_is_differentiated_where_it_was_without_bound():
@@ -407,7 +421,8 @@ def test_reverse_over_reverse(gradient):
         direction = tangents(a, 1, np.random.default_rng(8))[0]
         second = jax.jit(jax.grad(lambda a: jnp.vdot(jnp.asarray(direction), first(a))))(a)
         slope = (first(a + 1e-4 * direction) - first(a - 1e-4 * direction)) / 2e-4
-    np.testing.assert_allclose(second @ direction, slope @ direction, rtol=1e-4)
+    found, wanted = (np.vdot(x, direction) for x in (second, slope))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
 GRADIENTS = ["implicit", "envelope", "unrolled"]
