@@ -45,7 +45,7 @@ def test_a_step_keeps_the_types_of_a_state(name):
     assert metrics["loss"][0].dtype == jnp.float32
 
 
-# Not Adam, whose own powers of its count mix types, and not what OT itself does with labels and costs.
+# Not Adam, whose powers of its count mix types, nor what OT itself does with labels and costs.
 @pytest.mark.parametrize(
     "name",
     sorted(set(METHODS) - {"erm", "hu", "paper", "released", "global", "net", "meta_logistic"}),
