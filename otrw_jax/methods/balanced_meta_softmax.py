@@ -189,7 +189,7 @@ def posterior_gumbels(
         top = jax.nn.logsumexp(log_rates) + jax.random.gumbel(top_key)
         free = log_rates + jax.random.gumbel(key, log_rates.shape)
         below = -jnp.logaddexp(-free, -top)
-        mine = jnp.arange(log_rates.shape[0]) == label
+        mine = jnp.arange(log_rates.shape[0]) == label.astype(jnp.int32)
         return jnp.where(mine, top, below) - log_rates
 
     return jax.vmap(draw)(keys, labels)
