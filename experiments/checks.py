@@ -7,7 +7,7 @@ import fnmatch
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import flax.traverse_util
 from ml_collections import ConfigDict
@@ -28,6 +28,7 @@ from experiments.rules import (
 from otrw_jax.data.splits import PROFILES
 from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.ot.transport import EntropicOT
+from otrw_jax.train import MetaAugmentation
 
 SEED = whole(0, 2**32 - 1)
 POSITIVE, NOT_NEGATIVE = number(0, without="low"), number(0)
@@ -89,6 +90,8 @@ RULES: dict[str, Rule] = {
     "options.*.hidden": whole(1),
     "options.*.net_weight_decay": NOT_NEGATIVE,
     "options.*.virtual_learning_rate": NOT_NEGATIVE,
+    "options.*.rate_factor": number(0, 1, without="low"),
+    "options.*.augment_meta": one_of(*get_args(MetaAugmentation)),
     # Stages
     "*.levers.mixup": NOT_NEGATIVE,
     "*.levers.smoothing": BELOW_ONE,
@@ -115,6 +118,7 @@ RULES: dict[str, Rule] = {
     "*.choices.from_scratch": YES_OR_NO,
     "*.choices.sampling": YES_OR_NO,
     "*.choices.second_order": YES_OR_NO,
+    "*.choices.meta_batch_norm": YES_OR_NO,
     "*.trainable": PATTERN,
     "*.batch_norm": YES_OR_NO,
     "*.feature_copies": whole(0),
