@@ -96,7 +96,9 @@ def test_a_network_that_is_given_features():
 @pytest.mark.parametrize("trainable", [".*", "head/.*|backbone/.*", ".*kernel"])
 def test_what_is_trained_on_kept_features_lies_in_the_head(trainable):
     method = erm(given_features(MODEL), optax.sgd(0.1), trainable=trainable)
-    start = jax.random.key(0), VARIABLES, VIEW
+    read = make_reader(MODEL, lambda inputs: inputs)
+    kept = VIEW.replace(train=read(VARIABLES, VIEW.train), meta=read(VARIABLES, VIEW.meta))
+    start = jax.random.key(0), VARIABLES, kept
     with pytest.raises(ValueError, match=r"trainable=.* matches backbone/Dense_0/"):
         on_frozen_backbone(method, trainable).init(*start)
     method = erm(given_features(MODEL), optax.sgd(0.1), trainable=r"(head/|tail).*")

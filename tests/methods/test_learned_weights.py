@@ -103,16 +103,14 @@ def test_a_virtual_step_of_the_optimizer():
 
     @jit
     def by_hand(params, phi):
-        def delta(gradient, path):
-            first = 0.9 * moments.mu[path] + 0.1 * gradient
-            second = 0.999 * moments.nu[path] + 0.001 * gradient**2
+        def delta(gradient, mean, square):
+            first = 0.9 * mean + 0.1 * gradient
+            second = 0.999 * square + 0.001 * gradient**2
             return -0.02 * (first / (1 - 0.9**2)) / (jnp.sqrt(second / (1 - 0.999**2)) + 1e-3)
 
         each = jax.jacrev(lambda p: problem.hand_losses(p, FIRST.inputs, FIRST.labels))(params)
-        names = jax.tree_util.tree_map_with_path(
-            lambda path, _: "/".join(part.key for part in path), params
-        )
-        deltas = jax.tree.map(jax.vmap(delta, in_axes=(0, None)), each, names)
+        each_delta = jax.vmap(delta, in_axes=(0, None, None))
+        deltas = jax.tree.map(each_delta, each, moments.mu, moments.nu)
 
         def objective(phi):
             virtual = jax.tree.map(lambda p, d: p + jnp.tensordot(phi, d, 1), params, deltas)
