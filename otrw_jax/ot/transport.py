@@ -1,14 +1,12 @@
 """The entropic OT problem between weighted examples and meta atoms (Guo et al. 2022, eq. 10).
 
-ott-jax solves the problem; this is the one module that touches it. The gradient is implicit, with
-a linear solve of our own (`saddle.py`), because the stock solve is iterative on a singular system
-and fails on problems of ordinary shape.
+ott-jax solves the problem (`sinkhorn.py`). The gradient is implicit, with a linear solve of our own
+(`saddle.py`), because the stock solve is iterative on a singular system and fails on problems of
+ordinary shape.
 """
 
-import contextlib
 import dataclasses
 import numbers
-import warnings
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -25,15 +23,9 @@ from otrw_jax.ot.checks import (
     require_shapes,
     working,
 )
-from otrw_jax.ot.saddle import solve_for_cost, solve_saddle
+from otrw_jax.ot.saddle import solve_for_cost
+from otrw_jax.ot.sinkhorn import potentials_of
 from otrw_jax.ot.small_epsilon import annealed_start, cost_range, rounded_to_marginals
-
-with warnings.catch_warnings():
-    # ott-jax imports JAXopt, which warns on import; nothing here uses it.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from ott.geometry import geometry
-    from ott.problems.linear import linear_problem
-    from ott.solvers.linear import implicit_differentiation, sinkhorn
 
 # Stands in for a mass of zero, so that potentials stay finite and the gradient at a zero weight is
 # the one-sided derivative. The plan of such a row or column is returned as exact zeros.
@@ -228,21 +220,17 @@ def _transport(weights, cost, meta_weights, ot):
         )
         return solved._replace(f=epsilon * solved.f, g=epsilon * solved.g)
     no_row, no_column = weights <= 0, meta_weights <= 0
-    problem = linear_problem.LinearProblem(
-        geometry.Geometry(cost_matrix=cost, epsilon=ot.epsilon),
-        a=weights + jnp.where(no_row, _TINY_MASS, 0.0).astype(cost.dtype),
-        b=meta_weights + jnp.where(no_column, _TINY_MASS, 0.0).astype(cost.dtype),
-    )
+    a = weights + jnp.where(no_row, _TINY_MASS, 0.0).astype(cost.dtype)
+    b = meta_weights + jnp.where(no_column, _TINY_MASS, 0.0).astype(cost.dtype)
     spread = jax.lax.stop_gradient(cost_range(cost, ~no_row, ~no_column))
     start = None
     if ot.gradient != "unrolled":
-        start = annealed_start(problem.a, cost, problem.b, ot.epsilon, spread)
-    with _loose_promotion():
-        output = _solver(ot)(problem, init=start)
+        start = annealed_start(a, cost, b, ot.epsilon, spread)
+    f, g, iterations = potentials_of(a, cost, b, ot, start)
     # ott-jax takes a potential that is not a number for zero.
     finite = [jnp.isfinite(x).all() for x in (weights, cost, meta_weights)]
     poison = jnp.where(finite[0] & finite[1] & finite[2], 0.0, jnp.nan).astype(cost.dtype)
-    f, g = (potential + poison for potential in output.potentials)
+    f, g = (potential + poison for potential in (f, g))
     plan = jnp.exp((f[:, None] + g[None, :] - cost) / ot.epsilon)
     # Exact zeros in value; the gradient of a zero weight still passes through its row.
     absent = no_row[:, None] | no_column[None, :]
@@ -253,7 +241,7 @@ def _transport(weights, cost, meta_weights, ot):
     marginal_error = jax.lax.stop_gradient(marginal_error)
     rounding = jnp.finfo(cost.dtype).eps * (16 + spread / ot.epsilon)
     return Transport(
-        plan, f, g, output.n_iters, marginal_error, marginal_error <= ot.threshold + rounding
+        plan, f, g, iterations, marginal_error, marginal_error <= ot.threshold + rounding
     )
 
 
@@ -304,74 +292,3 @@ def _implicit_gradients(ot, solved, weights, cost, meta_weights):
     sound = solved.converged | ((jnp.ptp(x) <= spread) & (jnp.ptp(y) <= spread))
     bounded = of_potentials, solved.plan, solved.g
     return tuple(jnp.where(sound, *pair) for pair in zip((x, by_cost, y), bounded, strict=True))
-
-
-@contextlib.contextmanager
-def _loose_promotion():
-    """ott-jax broadcasts between ranks and mixes dtypes."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-def _solver(ot: EntropicOT) -> sinkhorn.Sinkhorn:
-    # The loop runs whole blocks of inner iterations, so the block must divide the maximum.
-    block = max(d for d in range(1, 11) if ot.max_iterations % d == 0)
-    return _Sinkhorn(
-        threshold=ot.threshold,
-        inner_iterations=block,
-        max_iterations=ot.max_iterations,
-        implicit_diff=None if ot.gradient == "unrolled" else _DirectSolve(),
-    )
-
-
-@jax.tree_util.register_pytree_node_class
-class _Sinkhorn(sinkhorn.Sinkhorn):
-    """ott-jax's, traceable anywhere: where it is differentiated, and under `jax.shard_map`.
-
-    Its error of the marginals mixes dtypes and ranks in the derivative, and starts as a constant.
-    """
-
-    def init_state(self, ot_prob, init):
-        state = super().init_state(ot_prob, init)
-        errors, _ = equally_varying(state.errors, ot_prob.a)
-        return state.set(errors=errors)
-
-    def one_iteration(self, ot_prob, state, iteration, compute_error):
-        with _loose_promotion():
-            state = self.lse_step(ot_prob, state, iteration)
-
-        def error(state):
-            marginal = ot_prob.geom.marginal_from_potentials(*state.potentials, axis=0)
-            return jnp.sum(jnp.abs(marginal - ot_prob.b))
-
-        wanted = compute_error | (iteration == self.max_iterations - 1)
-        found = jax.lax.cond(wanted, error, lambda state: jnp.inf * state.errors[0, 0], state)
-        errors = state.errors.at[iteration // self.inner_iterations, :].set(found)
-        return state.set(errors=errors)
-
-
-@jax.tree_util.register_pytree_node_class
-class _DirectSolve(implicit_differentiation.ImplicitDiff):
-    """Implicit differentiation of the potentials by one dense solve of the smaller side.
-
-    The optimality conditions are kept as they are, `T 1 = a` and `T' 1 = b`, so the Jacobian in the
-    potentials is `[[diag(a), T], [T', diag(b)]] / epsilon`.
-    """
-
-    def gradient(self, prob, f, g, lse_mode, gr):
-        del lse_mode
-        geom = prob.geom
-        plan = jnp.exp((f[:, None] + g[None, :] - geom.cost_matrix) / geom.epsilon)
-        grad_f, grad_g = gr
-        x, y = solve_saddle(plan, geom.epsilon * grad_f, geom.epsilon * grad_g)
-        grad_cost = plan * (x[:, None] + y[None, :]) / geom.epsilon
-        _, pullback = jax.vjp(lambda p: (p.geom.cost_matrix, p.a, p.b), prob)
-        return pullback((grad_cost, x, y))
-
-    def tree_flatten(self):
-        return (), None
-
-    @classmethod
-    def tree_unflatten(cls, aux_data, children):
-        del aux_data, children
-        return cls()
