@@ -95,8 +95,8 @@ def parts(records: list[dict]) -> list[str]:
         if chosen:
             found += [
                 f"Rates on {dataset}, chosen at an imbalance of {CHOSEN_AT[dataset]:g} by the mean "
-                "error on the held-out part (its mean ± standard deviation in brackets, of the "
-                "chosen one in bold), beside the test error there:",
+                "error on the held-out part (in bold), among those with the most seeds; beside it "
+                "the test error:",
                 _choice_table(records, dataset, chosen),
                 f"Test errors of the chosen rates over the imbalances of {dataset}:",
                 _results_table(records, dataset, chosen),
@@ -159,7 +159,7 @@ def _choice_table(records: list[dict], dataset: str, chosen: dict) -> str:
             if held_out:
                 best = "**" if rates == chosen[name] else ""
                 cells = [f"{rate:g}" for rate in rates]
-                text = f"{best}({spread(held_out)}){best}"
+                text = f"{best}{spread(held_out)}{best}"
                 lines.append([f"`{name}`", *cells, text, spread(test), str(len(test))])
     header = ["reading", "network's rate", "net's rate", "held-out", "test", "seeds"]
     return markdown_table(header, lines)
