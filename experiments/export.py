@@ -6,9 +6,7 @@ python -m experiments.export --workdir=runs/ce --to=results/networks/cifar10_if1
 import dataclasses
 import pathlib
 
-from absl import flags
-
-from experiments.cli import WORKDIR, run_app
+from experiments.cli import WORKDIR, define_path, run_app
 from experiments.evaluate import DATA_DIR
 from experiments.experiment import stage_ends
 from experiments.network_files import SUFFIX, is_network_file, write_network
@@ -16,7 +14,7 @@ from experiments.run import Restored, restore
 from experiments.rundir import portable, three_results
 from otrw_jax.checkpoints import Checkpoints, read_json
 
-TO = flags.DEFINE_string("to", None, f"The file, NAME{SUFFIX}.")
+TO = define_path("to", None, f"The file, NAME{SUFFIX}.")
 
 # Of a first stage's state, what a network file has, and what is of no use once it has ended.
 KEPT_OR_SPENT = {"variables", "inner", "step", "key", "opt_state"}

@@ -1,6 +1,6 @@
 """Carries what the agenda needs of long-tailed CIFAR to a bare machine, in files of 60 MB at most.
 
-python -m experiments.packing --to=packed --dataset=cifar10 --seeds=0,1,2    # where CIFAR is
+python -m experiments.packing --pack=packed --dataset=cifar10 --seeds=0,1,2    # where CIFAR is
 python -m experiments.packing --packed=packed --data_dir=DIR                 # on the bare machine
 
 Packed are the whole test part, all labels, and of the training images those of the subsets, meta
@@ -13,12 +13,11 @@ import json
 import pathlib
 
 import numpy as np
-from absl import flags
 from jaxtyping import UInt8
 from PIL import Image
 
 from experiments.agenda import FIRST
-from experiments.cli import run_app, seeds
+from experiments.cli import define_path, run_app, seeds
 from experiments.data import PACKED, Source
 from experiments.evaluate import DATA_DIR
 from experiments.reproduce import DATASET
@@ -27,8 +26,8 @@ from experiments.tables import TABLES
 from otrw_jax.checkpoints import write_json
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, data_root, save_arrays
 
-TO = flags.DEFINE_string("to", None, "Folder that the files are written to.")
-FROM = flags.DEFINE_string("packed", None, "Folder with the files, of which a data folder is made.")
+TO = define_path("pack", None, "Folder that the files are written to.")
+FROM = define_path("packed", None, "Folder with the files, of which a data folder is made.")
 
 # Images a file; no more bytes than as they are, 3,072 each.
 IMAGES = 19_000
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> None:
     """Packs a data set, or makes a data folder of what is packed."""
     del argv
     if bool(TO.value) == bool(FROM.value):
-        raise ValueError("give one of --to, to pack, and --packed, to unpack.")
+        raise ValueError("give one of --pack, to pack, and --packed, to unpack.")
     if FROM.value:
         for name in unpack(pathlib.Path(FROM.value), data_root(DATA_DIR.value)):
             print(f"unpacked: {name} in {data_root(DATA_DIR.value)}")

@@ -9,7 +9,7 @@ from experiments.checks import RULES, check_config, rule_of
 from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.networks import make_model
 from experiments.recipes import RECIPES, make_stages
-from experiments.reproduce import row_config
+from experiments.rows import row_config
 from experiments.tables import TABLES
 from tests.experiments.test_levers import COUNTS
 

@@ -47,7 +47,7 @@ def call(*arguments):
 
 def test_what_is_packed_is_what_is_unpacked(images, tmp_path, capsys):
     data = f"--data_dir={tmp_path / 'tfds'}"
-    call(f"--to={tmp_path / 'packed'}", "--dataset=cifar10", "--seeds=0,2", data)
+    call(f"--pack={tmp_path / 'packed'}", "--dataset=cifar10", "--seeds=0,2", data)
     # Twelve images of five a file, after the test part.
     assert len(list((tmp_path / "packed").iterdir())) == 4
     new = tmp_path / "new"
@@ -80,9 +80,9 @@ def test_a_subset_that_is_not_packed_is_refused(small_config, data_dir, tmp_path
 
 
 def test_what_cannot_be_packed_is_told(tmp_path):
-    with pytest.raises(ValueError, match="give one of --to, to pack, and --packed, to unpack"):
+    with pytest.raises(ValueError, match="give one of --pack, to pack, and --packed, to unpack"):
         call()
     with pytest.raises(ValueError, match="--dataset=digits: choose cifar10 or cifar100"):
-        call(f"--to={tmp_path}", "--dataset=digits")
+        call(f"--pack={tmp_path}", "--dataset=digits")
     with pytest.raises(FileNotFoundError, match="holds no packed data set"):
         call(f"--packed={tmp_path}", f"--data_dir={tmp_path / 'new'}")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments import reproduce
 from experiments.published import columns_of
 from experiments.readings import CHOSEN_AT, READINGS, chosen_rows, parts, rows
+from experiments.rows import row_config
 from experiments.tables import TABLES
 
 FACTORS = (10.0, 20.0, 50.0, 100.0)
@@ -66,7 +66,7 @@ def test_what_is_told_of_flat_and_moving_errors():
 def test_every_row_is_its_readings_own_config(table):
     seen = set()
     for name, row in TABLES[table].rows.items():
-        config = reproduce.row_config(row, "sst5", 10.0, {})
+        config = row_config(row, "sst5", 10.0, {})
         assert (config.encoder.fine_tuning.epochs == 0) == (table == "weight_net_frozen")
         if row.recipe == "otrw_net":
             stage = config.stage2.otrw_net
