@@ -1,6 +1,7 @@
 """What arguments must be: each mistake is a ValueError of one sentence, before any work is done."""
 
 import math
+import numbers
 from collections.abc import Callable
 
 import jax
@@ -19,7 +20,7 @@ def check_number(
     most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raises a ValueError where a number is not finite or outside its bounds.
+    """Raises a ValueError where an argument is no number, not finite or outside its bounds.
 
     Schedules, which are functions, and traced numbers are not checked.
 
@@ -31,8 +32,10 @@ def check_number(
     """
     if callable(value) or isinstance(value, jax.core.Tracer):
         return
+    real = isinstance(value, numbers.Real | np.ndarray | jax.Array) and np.ndim(value) == 0
     if (
-        math.isfinite(value)
+        real
+        and math.isfinite(value)
         and (least is None or value >= least)
         and (above is None or value > above)
         and (most is None or value <= most)

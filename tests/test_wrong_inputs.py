@@ -37,12 +37,12 @@ PARAMS = {"backbone": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
 
 # A call, and a part of what it says.
 CALLS = {
-    "epsilon of 0": (lambda: EntropicOT(epsilon=0.0), "EntropicOT.epsilon is 0.0"),
-    "epsilon below 0": (lambda: EntropicOT(epsilon=-1.0), "EntropicOT.epsilon is -1.0"),
-    "epsilon of NaN": (lambda: EntropicOT(epsilon=NAN), "EntropicOT.epsilon is nan"),
+    "epsilon of 0": (lambda: EntropicOT(epsilon=0.0), "EntropicOT: epsilon is 0.0"),
+    "epsilon below 0": (lambda: EntropicOT(epsilon=-1.0), "EntropicOT: epsilon is -1.0"),
+    "epsilon of NaN": (lambda: EntropicOT(epsilon=NAN), "EntropicOT: epsilon is nan"),
     "no iterations": (lambda: EntropicOT(max_iterations=0), "EntropicOT.max_iterations is 0"),
-    "threshold below 0": (lambda: EntropicOT(threshold=-1.0), "EntropicOT.threshold is -1.0"),
-    "threshold of NaN": (lambda: EntropicOT(threshold=NAN), "EntropicOT.threshold is nan"),
+    "threshold below 0": (lambda: EntropicOT(threshold=-1.0), "EntropicOT: threshold is -1.0"),
+    "threshold of NaN": (lambda: EntropicOT(threshold=NAN), "EntropicOT: threshold is nan"),
     "gradient": (lambda: EntropicOT(gradient="exact"), "EntropicOT.gradient is 'exact'; choose"),
     "cost": (lambda: OTReweighting(cost="cosine"), "OTReweighting.cost is 'cosine'; choose one"),
     "measure": (lambda: OTReweighting(measure="mean"), "OTReweighting.measure is 'mean'"),

@@ -1,7 +1,5 @@
 """What the functions of this folder ask of their arrays, and the dtype that they compute in."""
 
-import math
-import numbers
 from typing import Any
 
 import jax
@@ -32,23 +30,6 @@ def require_shapes(where: str, **arrays: tuple[Any, str]) -> None:
             )
             raise ValueError(f"{where}: {name} has the shape {shape}; it must be [{wanted}].")
         sizes.update(zip(letters, shape, strict=False))
-
-
-def require_number(
-    where: str, value: Any, *, above: float = -math.inf, least: float = -math.inf
-) -> None:
-    """Raises a ValueError where a value is not a finite number in its range; traced ones pass."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    if above == 0:
-        wanted = "positive and finite"
-    elif least > -math.inf:
-        wanted = f">= {least:g} and finite"
-    else:
-        wanted = "a finite number"
-    real = isinstance(value, numbers.Real | np.ndarray | Array) and np.ndim(value) == 0
-    if not (real and math.isfinite(value) and value > above and value >= least):
-        raise ValueError(f"{where} is {value}; it must be {wanted}.")
 
 
 def require_masses(where: str, weights: Array, meta_weights: Array | None) -> None:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from otrw_jax.checks import check_number
 from otrw_jax.ot.checks import (
     float_dtype,
     require_masses,
-    require_number,
     require_shapes,
     working,
 )
@@ -147,7 +147,7 @@ def optimal_weights_by_rows(
 
 def _checked(where, epsilon, meta_weights, dtype):
     """Epsilon, NaN where it is traced and not positive, and the masses, in a dtype."""
-    require_number(f"{where}: epsilon", epsilon, above=0)
+    check_number(where, "epsilon", epsilon, above=0)
     require_masses(where, None, meta_weights)
     if isinstance(epsilon, jax.Array):
         epsilon = jnp.where(epsilon > 0, epsilon, jnp.nan).astype(dtype)

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from otrw_jax.ot.checks import require_labels, require_number, require_shapes, working
+from otrw_jax.checks import check_number
+from otrw_jax.ot.checks import require_labels, require_shapes, working
 
 
 def label_cost(train_labels: Int[Array, "n"], meta_labels: Int[Array, "m"]) -> Float[Array, "n m"]:
@@ -81,8 +82,8 @@ def combined_cost(
         meta_features=(meta_features, "m d"),
         meta_labels=(meta_labels, "m"),
     )
-    require_number("combined_cost: feature_weight", feature_weight)
-    require_number("combined_cost: label_weight", label_weight)
+    check_number("combined_cost", "feature_weight", feature_weight)
+    check_number("combined_cost", "label_weight", label_weight)
     by_feature = feature_cost(train_features, meta_features)
     by_label = label_cost(train_labels, meta_labels).astype(by_feature.dtype)
     return feature_weight * by_feature + label_weight * by_label

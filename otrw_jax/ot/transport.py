@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from otrw_jax.checks import check_number
 from otrw_jax.ot.checks import (
     equally_varying,
     float_dtype,
     require_masses,
-    require_number,
     require_shapes,
     working,
 )
@@ -60,13 +60,13 @@ class EntropicOT:
     gradient: Literal["implicit", "unrolled", "envelope"] = "implicit"
 
     def __post_init__(self):
-        require_number("EntropicOT.epsilon", self.epsilon, above=0)
+        check_number("EntropicOT", "epsilon", self.epsilon, above=0)
         if not isinstance(self.max_iterations, numbers.Integral) or self.max_iterations < 1:
             raise ValueError(
                 f"EntropicOT.max_iterations is {self.max_iterations}; it must be at least 1, and "
                 "a whole number."
             )
-        require_number("EntropicOT.threshold", self.threshold, least=0)
+        check_number("EntropicOT", "threshold", self.threshold, least=0)
         if self.gradient not in ("implicit", "unrolled", "envelope"):
             raise ValueError(
                 f"EntropicOT.gradient is {self.gradient!r}; choose 'implicit', 'unrolled' or "

@@ -109,7 +109,7 @@ def test_epsilon_may_be_traced(function):
     np.testing.assert_allclose(weights(COST, EPSILON), optimal_weights(COST, epsilon=EPSILON), 1e-5)
     for epsilon in (0.0, -1.0, np.nan):
         assert np.isnan(weights(COST, epsilon)).all()
-    with pytest.raises(ValueError, match="epsilon is nan; it must be positive and finite"):
+    with pytest.raises(ValueError, match="epsilon is nan; it must be above 0 and finite"):
         function(COST, epsilon=float("nan"))
 
 

@@ -113,7 +113,7 @@ def test_mixed_dtypes_where_promotion_is_strict():
 
 def test_a_weight_that_is_not_a_number_is_refused():
     for name in ("feature_weight", "label_weight"):
-        with pytest.raises(ValueError, match=f"{name} is nan; it must be a finite number"):
+        with pytest.raises(ValueError, match=f"{name} is nan; it must be finite"):
             combined_cost(TRAIN, TRAIN_LABELS, META, META_LABELS, **{name: float("nan")})
 
 

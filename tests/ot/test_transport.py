@@ -498,13 +498,16 @@ def test_gradients_are_finite_on_hard_problems(family, setting, seed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": float("inf")}, r"EntropicOT\.epsilon is inf; it must be positive and finite"),
-        ({"threshold": float("nan")}, r"EntropicOT\.threshold is nan; it must be >= 0 and finite"),
+        ({"epsilon": float("inf")}, r"EntropicOT: epsilon is inf; it must be above 0 and finite"),
+        (
+            {"threshold": float("nan")},
+            r"EntropicOT: threshold is nan; it must be 0 or more and finite",
+        ),
         ({"max_iterations": 2.5}, r"EntropicOT\.max_iterations is 2\.5; .* a whole number"),
-        ({"epsilon": 0.0}, r"EntropicOT\.epsilon is 0\.0; it must be positive"),
-        ({"epsilon": float("nan")}, r"EntropicOT\.epsilon is nan; it must be positive"),
+        ({"epsilon": 0.0}, r"EntropicOT: epsilon is 0\.0; it must be above 0"),
+        ({"epsilon": float("nan")}, r"EntropicOT: epsilon is nan; it must be above 0"),
         ({"max_iterations": 0}, r"EntropicOT\.max_iterations is 0; it must be at least 1"),
-        ({"threshold": -1.0}, r"EntropicOT\.threshold is -1\.0; it must be >= 0"),
+        ({"threshold": -1.0}, r"EntropicOT: threshold is -1\.0; it must be 0 or more"),
         ({"gradient": "dual"}, r"gradient is 'dual'; choose 'implicit', 'unrolled' or 'envelope'"),
     ],
 )
