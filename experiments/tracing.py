@@ -48,7 +48,7 @@ def trace_stages(config: ConfigDict, workdir: pathlib.Path) -> None:
         folder = workdir / loop.stage.name
         with jax.profiler.trace(folder, create_perfetto_trace=True):
             clock = time.perf_counter()
-            state, _ = loop.epoch(loop.refresh(state, data), data, key)
+            state, _ = loop.epoch(loop.refresh(state, data, key), data, key)
             seconds = time.perf_counter() - clock
         variables = state.variables
         (trace,) = sorted(folder.glob("**/perfetto_trace.json.gz"))[-1:]

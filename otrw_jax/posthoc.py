@@ -89,9 +89,10 @@ def ot_correction(
     cost = jnp.minimum(-jax.nn.log_softmax(logits, axis=-1), _LARGEST_COST)
     ot = EntropicOT(epsilon=epsilon, max_iterations=iterations)
     g = transport(jnp.full((n,), 1 / n, logits.dtype), cost, marginal, ot=ot).g
-    # The plan is exp((f + g - cost) / ε); f falls out of a row that is scaled to sum to one.
-    rows = (g[None, :] - cost) / epsilon
-    rows = jnp.where(marginal[None, :] > 0, rows, -1e30)
+    # The plan is exp((f + g - cost) / ε); f falls out of a row that is scaled to sum to one. The
+    # largest entry is taken off before the division, whose rounding a compiler may do in two ways.
+    rows = jnp.where(marginal[None, :] > 0, g[None, :] - cost, -1e30)
+    rows = (rows - jnp.max(rows, axis=-1, keepdims=True)) / epsilon
     return _like(given, jax.nn.log_softmax(rows, axis=-1))
 
 

@@ -23,7 +23,7 @@ CONFIGS = {
 }
 # Names, which are looked up where they are used, and paths.
 NAMES = ("recipe", "name", "folder", "_dir", "stage1_from", "pooling", ".net", "net_input")
-ERM = ("cb", "crt", "lws", "disalign")
+ERM = ("cb", "continued", "continued_head", "crt", "lws", "disalign")
 
 
 def fields_of(config):

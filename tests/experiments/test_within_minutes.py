@@ -72,10 +72,10 @@ def test_what_is_recorded_is_skipped(call, tmp_path, capsys, monkeypatch):
 def test_a_failure_is_noted_and_the_next_is_taken(call, tmp_path, capsys, monkeypatch):
     train_together = rows.train_together
 
-    def failing(experiment, *others):
+    def failing(experiment, *others, **options):
         if experiment.config.recipe == "cb":
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
-        return train_together(experiment, *others)
+        return train_together(experiment, *others, **options)
 
     given = ("--recipes=cb,crt", "--seeds=0")
     with monkeypatch.context() as patch:

@@ -99,8 +99,8 @@ def test_a_number_of_iterations_that_is_asked_for_is_no_failure():
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
-        ("feature_weight", np.nan, "finite"),
-        ("label_weight", np.inf, "finite"),
+        ("feature_weight", np.nan, "0 or more and finite"),
+        ("label_weight", np.inf, "0 or more and finite"),
         ("virtual_learning_rate", np.nan, "0 or more and finite"),
         ("meta_cross_entropy", -1.0, "0 or more and finite"),
         ("measure_size", 0, "1 or more and finite"),

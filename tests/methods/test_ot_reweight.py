@@ -10,10 +10,12 @@ import numpy as np
 import optax
 import pytest
 
+from otrw_jax.backbones.heads import LinearHead
+from otrw_jax.backbones.mlp import MLP
 from otrw_jax.methods.base import Batch, TrainingData
 from otrw_jax.methods.ot_problem import OTReweighting
 from otrw_jax.methods.ot_reweight import ot_reweight
-from otrw_jax.model import Model
+from otrw_jax.model import Model, flax_model
 from otrw_jax.ot.transport import EntropicOT
 from tests.ot import reference
 
@@ -420,8 +422,9 @@ def test_two_classes_and_a_batch_of_fifty():
     """The state is donated, as a training loop does, and nothing of the caller's goes with it."""
     train, meta = problem.make_examples((180, 20), 5), problem.make_examples((5, 5), 6)
     data = TrainingData(train, meta, 2)
-    method = ot_reweight(MODEL, optax.sgd(0.05), optax.sgd(0.002), 2, OTReweighting())
-    state = method.init(jax.random.key(0), problem.make_variables(), data)
+    model = flax_model(MLP((10, 8)), LinearHead(2))
+    method = ot_reweight(model, optax.sgd(0.05), optax.sgd(0.002), 2, OTReweighting())
+    state = method.init(jax.random.key(0), problem.make_variables(model), data)
     step = jit(method.step, donate_argnums=0)
     rng = np.random.default_rng(0)
     for _ in range(40):

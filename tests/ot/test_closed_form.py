@@ -89,7 +89,7 @@ def test_rows_spread_over_eight_devices():
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan")])
 def test_epsilon_must_be_positive(epsilon):
-    with pytest.raises(ValueError, match=rf"epsilon is {epsilon}; it must be positive"):
+    with pytest.raises(ValueError, match=rf"epsilon is {epsilon}; it must be above 0"):
         optimal_weights(COST, epsilon=epsilon)
 
 
