@@ -83,4 +83,4 @@ def chosen_sections(only: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, keep_compiled=False)
