@@ -18,6 +18,7 @@ from experiments.benchmarks import (
     published,
     seeds,
     sinkhorn,
+    start,
     step,
     tables,
     threshold,
@@ -39,6 +40,7 @@ SECTIONS = {
     "epoch": epoch,
     "seeds": seeds,
     "precision": precision,
+    "start": start,
 }
 NEED_PYTORCH = ("published", "epoch")
 
