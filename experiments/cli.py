@@ -12,7 +12,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments import compilation
+from experiments import compilation, end_at_once
 from experiments.checks import expanded
 from experiments.help import asks_for_help, missing_config, show_help
 
@@ -59,6 +59,8 @@ def run_app(
         arguments: whether main takes arguments that are not flags.
         keep_compiled: whether compiled programs are kept; not where compiling is what is measured.
     """
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     flags.mark_flags_as_required(required)
 
     def quiet_main(argv):
