@@ -2,6 +2,7 @@
 
 import json
 
+from experiments.display import Display
 from experiments.reporting import Reporter
 
 
@@ -18,7 +19,9 @@ def record(number, share):
 
 
 def test_problems_that_did_not_converge_are_told_once_in_a_run(tmp_path, capsys):
-    reporter = Reporter(tmp_path, "run", 4, [record(1, 0.0)], progress=False)
+    display = Display("run", "loading")
+    display.begin(1, 5)
+    reporter = Reporter(tmp_path, "run", [record(1, 0.0)], display)
     records = [record(2, 0.0), record(3, 0.25), record(4, 0.5)]
     for one in records:
         reporter.epoch(one)
@@ -31,7 +34,8 @@ def test_problems_that_did_not_converge_are_told_once_in_a_run(tmp_path, capsys)
     assert lines[-1].endswith("50.0 % of OT problems unconverged (marginal error 2.0e-03)")
     kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kept == [record(1, 0.0), *records]
-    resumed = Reporter(tmp_path, "run", 5, kept, progress=False)
+    resumed = Reporter(tmp_path, "run", kept, display)
     resumed.epoch(record(5, 0.5))
     resumed.close()
+    display.close()
     assert "did not converge" not in capsys.readouterr().out
