@@ -18,6 +18,7 @@ from experiments.benchmarks import (
     published,
     seeds,
     sinkhorn,
+    start,
     step,
     tables,
     threshold,
@@ -39,6 +40,7 @@ SECTIONS = {
     "epoch": epoch,
     "seeds": seeds,
     "precision": precision,
+    "start": start,
 }
 NEED_PYTORCH = ("published", "epoch")
 
@@ -83,4 +85,4 @@ def chosen_sections(only: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, keep_compiled=False)

@@ -12,6 +12,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
+from experiments import compilation, end_at_once
 from experiments.checks import expanded
 from experiments.help import asks_for_help, missing_config, show_help
 
@@ -42,7 +43,12 @@ DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the librari
 flags.disclaim_key_flags()  # Those of `define_path` are from here on its callers' own.
 
 
-def run_app(main: Callable[[list[str]], None], *required: str, arguments: bool = False) -> None:
+def run_app(
+    main: Callable[[list[str]], None],
+    *required: str,
+    arguments: bool = False,
+    keep_compiled: bool = True,
+) -> None:
     """Runs a script's main; an error that its user can mend ends in one sentence.
 
     Flags of this module that the script's module does not import are none of the script's.
@@ -51,7 +57,10 @@ def run_app(main: Callable[[list[str]], None], *required: str, arguments: bool =
         main: called with the arguments that are not flags.
         required: names of the flags that must be given.
         arguments: whether main takes arguments that are not flags.
+        keep_compiled: whether compiled programs are kept; not where compiling is what is measured.
     """
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     flags.mark_flags_as_required(required)
 
     def quiet_main(argv):
@@ -59,6 +68,7 @@ def run_app(main: Callable[[list[str]], None], *required: str, arguments: bool =
             absl.logging.set_verbosity(absl.logging.FATAL)
         try:
             _check_arguments(main, argv[:1] if arguments else argv)
+            compilation.set_up(keep_compiled)
             main(argv)
         except (KeyboardInterrupt, Exception) as error:
             if DEBUG.value:

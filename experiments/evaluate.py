@@ -11,7 +11,6 @@ from absl import flags
 
 from experiments.cli import WORKDIR, define_path, run_app
 from experiments.learned_weights import learned_weights
-from experiments.pictures import confusion_pictures
 from experiments.run import Restored, restore
 from otrw_jax.checkpoints import write_json
 from otrw_jax.metrics import per_class_accuracy
@@ -25,6 +24,8 @@ DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run us
 
 def main(argv: list[str]) -> None:
     """Writes evaluation.json and confusion.png into the run directory."""
+    from experiments.pictures import confusion_pictures  # Slow to import, with matplotlib.
+
     del argv
     workdir = pathlib.Path(WORKDIR.value)
     restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value or "")

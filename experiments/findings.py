@@ -1,7 +1,6 @@
 """What a table's records say beside the paper's figures, in sentences made of them."""
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from experiments.published import Column
 from experiments.tables import TABLES, columns_of, published_error
@@ -106,6 +105,8 @@ def _order(name: str, records: list[dict], column: Column) -> str:
     if min(np.ptp(ours), np.ptp(paper)) == 0:
         return f"{column.title}: all {len(both)} rows that the paper has too have one error."
     best, theirs = (list(both)[int(np.argmin(values))] for values in (ours, paper))
+    from scipy.stats import spearmanr  # Slow to import, and needed only here.
+
     correlation = spearmanr(ours, paper).statistic
     fewest, most = min(seeds), max(seeds)
     return (

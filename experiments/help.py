@@ -15,6 +15,7 @@ ASKED = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
 CONFIGS = pathlib.Path("experiments/configs")
 NO_CONFIGS = ("__init__", "common")
 DEFAULT = CONFIGS / "digits.py"
+OF_EVERY_SCRIPT = ("keep_compiled", "fast_cpu", "debug")
 
 
 def asks_for_help(argv: list[str]) -> bool:
@@ -32,7 +33,7 @@ def show_help(argv: list[str], about: str, names: list[str], has_config: bool) -
         has_config: whether it takes a config, whose fields are then listed.
     """
     print(about.strip(), end="\n\n")
-    for name in [*dict.fromkeys(names), "debug"]:
+    for name in [*dict.fromkeys(names), *OF_EVERY_SCRIPT]:
         print(f"  --{name}: {' '.join(flags.FLAGS[name].help.split())}")
     if has_config:
         text = config_argument(argv) or str(DEFAULT)

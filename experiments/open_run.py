@@ -17,6 +17,7 @@ from experiments.rundir import (
     check_config,
     claim,
     describe,
+    device_name,
     differing_first_stage,
     extended,
     fingerprint_of,
@@ -24,7 +25,7 @@ from experiments.rundir import (
 )
 from otrw_jax.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.devices import from_first, is_first_process, wait_for_all
-from otrw_jax.files import write_json, writing
+from otrw_jax.files import read_json, write_json, writing
 
 
 class Run(NamedTuple):
@@ -70,6 +71,7 @@ class OpenRun:
         self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
         self.variables = experiment.initial_variables(run.seed, self.prepared)
         if self._writes:
+            _tell_of_another_device(run.workdir)
             describe(run.workdir, experiment, self.prepared, self.variables)
         # Runs that are trained together are saved one after the other: a kill in between leaves
         # some a checkpoint behind, and the others must still have that.
@@ -210,3 +212,15 @@ class OpenRun:
         state = loop.start(key, variables, self.prepared.data).replace(variables=variables)
         content = {"history": about["history"], "config": self._fingerprint}
         self.checkpoints.save(self.ends[0], state, content)
+
+
+def _tell_of_another_device(workdir: pathlib.Path) -> None:
+    """Says where a run goes on on another device than it was on until now."""
+    before = None
+    with contextlib.suppress(OSError, ValueError):  # It is written anew in any case.
+        before = read_json(workdir / "run.json").get("device")
+    if before and before != device_name():
+        print(
+            f"{workdir}: until now on {before}; from here on {device_name()}, which rounds in its "
+            "own way: it ends like an uninterrupted run to rounding, not bit for bit."
+        )

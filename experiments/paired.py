@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t
 
 from experiments.benchmarks.tables import spread
 from experiments.findings import chosen
@@ -37,6 +36,8 @@ def verdict(
     if np.ptp(differences) < 1e-4:  # Errors in percent, to the rounding of float32.
         shown = 2.0 ** (1 - n) < 1 - confidence
     else:
+        from scipy.stats import t  # Slow to import, and needed only here.
+
         error = differences.std(ddof=1) / np.sqrt(n)
         shown = abs(mean) > t.ppf((1 + confidence) / 2, n - 1) * error
     return NOT_SHOWN if not shown else "better" if (mean < 0) == least else "worse"

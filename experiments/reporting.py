@@ -6,10 +6,6 @@ import math
 import pathlib
 import time
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from experiments.display import Display
 from otrw_jax.files import writing
 
@@ -32,6 +28,9 @@ class Reporter:
         Raises:
             OSError: a file cannot be written, as from `epoch`.
         """
+        from tensorboardX.event_file_writer import EventsWriter  # Slow to import, with PyTorch.
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
         self._path, self._folder = workdir / "metrics.jsonl", workdir / "tensorboard"
         with writing(self._path):
             self._path.write_text("".join(_line(record) for record in history))
@@ -48,6 +47,9 @@ class Reporter:
 
     def epoch(self, record: dict) -> None:
         """Reports one epoch's record."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         with writing(self._path), self._path.open("a") as file:
             file.write(_line(record))
         with writing(self._folder):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import otrw_jax
 from experiments.benchmarks.tables import cpu_model
 from experiments.benchmarks.timing import cores
+from experiments.compilation import fusions
 from experiments.encoding import name_of
 from experiments.experiment import Experiment, Prepared
 from experiments.extending import (
@@ -303,11 +304,15 @@ def provenance() -> dict:
 
 
 def device_name() -> str:
-    """The device by a name that tells machines apart, as "cpu: AMD EPYC 7763, 2 cores"."""
+    """The device by a name that tells machines apart, as "cpu: AMD EPYC 7763, 2 cores".
+
+    With XLA's fused kernels, which round in a way of their own, these stand behind it.
+    """
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{device.platform}: {device.device_kind}"
-    return f"cpu: {cpu_model()}, {cores()} core{'s' if cores() > 1 else ''}"
+    fused = f", fused {fusions()}" if fusions() else ""
+    return f"cpu: {cpu_model()}, {cores()} core{'s' if cores() > 1 else ''}{fused}"
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

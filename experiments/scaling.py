@@ -246,4 +246,4 @@ def size(count: float) -> str:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, keep_compiled=False)

@@ -84,4 +84,4 @@ def longest(trace: pathlib.Path) -> str:
 
 
 if __name__ == "__main__":
-    run_app(main, "config", "workdir")
+    run_app(main, "config", "workdir", keep_compiled=False)

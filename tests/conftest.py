@@ -1,15 +1,25 @@
 """Settings of every test: eight CPU devices, no silent broadcast between ranks, quick compilation.
 
-Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little; processes
-that tests start inherit this.
+Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little, and what is
+compiled is kept in the environment's folder, for all workers and for the next time; processes that
+tests start inherit both. An entry that cannot be read is compiled anew.
 """
 
 import os
+import pathlib
+import sys
 
-import jax
-import pytest
+QUICK = "--xla_backend_optimization_level=0"
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+# Before JAX is imported, which reads them. A worker inherits them from its parent: the flags, which
+# are part of an entry's key, must not be doubled.
+if QUICK not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(sys.prefix, "compiled")))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -24,7 +24,6 @@ from otrw_jax.ot.checks import (
     working,
 )
 from otrw_jax.ot.saddle import solve_for_cost
-from otrw_jax.ot.sinkhorn import potentials_of
 from otrw_jax.ot.small_epsilon import annealed_start, cost_range, rounded_to_marginals
 
 # Stands in for a mass of zero, so that potentials stay finite and the gradient at a zero weight is
@@ -226,6 +225,8 @@ def _transport(weights, cost, meta_weights, ot):
     start = None
     if ot.gradient != "unrolled":
         start = annealed_start(a, cost, b, ot.epsilon, spread)
+    with jax.ensure_compile_time_eval():  # What an import computes is no part of what is traced.
+        from otrw_jax.ot.sinkhorn import potentials_of  # Here, since ott-jax is slow to import.
     f, g, iterations = potentials_of(a, cost, b, ot, start)
     # ott-jax takes a potential that is not a number for zero.
     finite = [jnp.isfinite(x).all() for x in (weights, cost, meta_weights)]

@@ -1,11 +1,8 @@
-"""What the tests of the experiments share: a data folder, small configs, compiled programs."""
-
-import contextlib
+"""What the tests of the experiments share: a data folder, small configs, a run."""
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.configs import digits
 from experiments.experiment import Experiment
@@ -14,36 +11,6 @@ from otrw_jax.checkpoints import Checkpoints
 from otrw_jax.data.sources import load_dataset
 
 STAGE1_EPOCHS, STAGE2_EPOCHS = 3, 2
-
-
-@contextlib.contextmanager
-def caching(folder):
-    """Keeps compiled programs in a folder, for the many runs that compile the same ones."""
-    settings = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-    """The folder of compiled programs."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def cached(cache_dir):
-    """Compiles through the folder of compiled programs."""
-    with caching(cache_dir):
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +44,10 @@ def experiment(small_config):
 
 
 @pytest.fixture(scope="session")
-def whole_run(experiment, tmp_path_factory, cache_dir):
+def whole_run(experiment, tmp_path_factory):
     """The directory and the results of an uninterrupted run of `experiment`."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    with caching(cache_dir):
-        return workdir, train(experiment, workdir, seed=0, subset_seed=0)
+    return workdir, train(experiment, workdir, seed=0, subset_seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from experiments.experiment import Experiment
 from experiments.recipes import RECIPES
 from experiments.run import train
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 

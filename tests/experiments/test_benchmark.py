@@ -16,6 +16,7 @@ from experiments.benchmarks import (
     precision,
     seeds,
     sinkhorn,
+    start,
     step,
     tables,
     threshold,
@@ -249,3 +250,18 @@ def test_pytorch_computes_what_the_library_does():
         pytorch.crop_and_flip(images), torch.arange(4), torch.ones(4), meta, pytorch.LOOSE
     )
     assert values.sum().item() == pytest.approx(4, rel=1e-5) and (values != 1).any()
+
+
+def test_the_start_of_scripts_is_that_of_whole_processes(monkeypatch):
+    monkeypatch.setattr(start, "HELP", ("train",))
+    monkeypatch.setattr(start, "_of_a_run", lambda: [])
+    records = start.run(Effort(repeats=1))
+    assert [record["name"] for record in records] == [
+        *("import jax", "import otrw_jax", "experiments.train --help"),
+        "experiments.train --wrkdir=runs",
+    ]
+    assert all(record["processor"] > 0 and record["seconds"] > 0 for record in records)
+    text = start.markdown(records)
+    assert text.count("| import ") == 2 and "processor, s" in text
+    with pytest.raises(RuntimeError, match=r"(?s)ended with 1: .*ZeroDivisionError"):
+        start._seconds(("-c", "1 / 0"))

@@ -22,7 +22,7 @@ from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
 from otrw_jax.features import given_features
 from otrw_jax.train import Stage, make_loop, run_stage
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 SEEDS = [0, 1]
 

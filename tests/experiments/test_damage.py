@@ -10,8 +10,6 @@ from otrw_jax.checkpoints import CheckpointError
 from otrw_jax.files import read_json, write_json
 from tests.experiments.runs import history_of, lines_of
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 @pytest.fixture
 def copy(whole_run, tmp_path):

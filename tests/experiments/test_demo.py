@@ -12,7 +12,7 @@ from experiments.paired import same_epochs
 from experiments.rundir import flatten
 from otrw_jax.checkpoints import read_json
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 # Columns: error, many, medium, few; a row a seed.
 CE = np.array([[30.0, 95.0, 80.0, 50.0], [40.0, 90.0, 70.0, 40.0]])

@@ -6,8 +6,6 @@ from experiments.display import Display
 from experiments.experiment import Experiment
 from experiments.run import Run, train_together
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 @pytest.fixture
 def experiment(small_config):

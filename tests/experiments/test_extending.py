@@ -14,8 +14,6 @@ from otrw_jax.files import read_json
 from otrw_jax.train import TrainingDivergedError
 from tests.experiments.runs import Interrupted, history_of, interrupt
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 RATE = "stage2.otrw_paper.optimizer.learning_rate"
 EPOCHS = "stage2.otrw_paper.epochs"
 

@@ -10,8 +10,6 @@ from experiments.rundir import best_record, three_results
 from otrw_jax.checkpoints import CheckpointError, Checkpoints
 from tests.experiments.runs import with_fields
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 def record(number, stage, **parts):
     return {

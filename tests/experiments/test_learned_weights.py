@@ -9,8 +9,6 @@ from experiments.figures import class_weights_of
 from experiments.learned_weights import learned_weights
 from experiments.run import restore, train
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 def trained(small_config, tmp_path, recipe, ema):
     config = small_config(recipe)

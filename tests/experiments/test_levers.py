@@ -9,7 +9,7 @@ from experiments.recipes import make_stages
 from experiments.run import train
 from experiments.rundir import ConfigMismatchError
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 COUNTS = np.array([30, 20, 10, 9, 8, 7, 6, 5, 4, 3])
 

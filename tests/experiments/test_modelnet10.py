@@ -14,7 +14,7 @@ from otrw_jax.checkpoints import read_json
 from otrw_jax.data.clouds import CLASSES
 from tests.experiments.runs import Interrupted, history_of, interrupt
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 OBJECTS = {"train": 14, "test": 5}  # Of each class.
 

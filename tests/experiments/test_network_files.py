@@ -15,8 +15,6 @@ from experiments.rundir import ConfigMismatchError
 from otrw_jax.checkpoints import read_json
 from tests.experiments.runs import history_of, with_fields
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 @pytest.fixture(scope="module")
 def exported(whole_run, tmp_path_factory):

@@ -18,7 +18,7 @@ from experiments import processes
 from experiments.experiment import Experiment
 from experiments.run import train
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EPOCHS = {"stage1": 8, "stage2": 4}
@@ -31,7 +31,7 @@ def free_port():
 
 
 @pytest.fixture
-def start(data_dir, cache_dir, tmp_path):
+def start(data_dir, tmp_path):
     """Starts two processes with two devices each on a run directory; kills what is left."""
     started = []
 
@@ -40,8 +40,6 @@ def start(data_dir, cache_dir, tmp_path):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": "2",
-            "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         for process in range(2):
             command = [

@@ -8,7 +8,7 @@ from experiments.run import train
 from otrw_jax import adjust_logits, ot_correction, predict
 from otrw_jax.checkpoints import read_json
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 
 def bits(tree):

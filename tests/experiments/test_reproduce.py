@@ -17,8 +17,6 @@ from experiments.records import append, read
 from experiments.tables import TABLES, columns_of, published_error
 from otrw_jax.checkpoints import read_json
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 

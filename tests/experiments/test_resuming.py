@@ -25,8 +25,6 @@ from tests.experiments.runs import (
     with_fields,
 )
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -98,7 +96,7 @@ def test_going_on_compiles_no_other_programs(
 
 
 def test_a_killed_run_goes_on_bit_for_bit(
-    small_config, data_dir, cache_dir, final_state, assert_same_bits, tmp_path
+    small_config, data_dir, final_state, assert_same_bits, tmp_path
 ):
     epochs = {"stage1": 12, "stage2": 12}
     config = small_config("otrw_paper")
@@ -114,8 +112,6 @@ def test_a_killed_run_goes_on_bit_for_bit(
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
-        "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     experiment = Experiment(config)
     whole = train(experiment, tmp_path / "whole", 0, 0)

@@ -14,8 +14,6 @@ from otrw_jax.checkpoints import Checkpoints, read_json
 from otrw_jax.model import predict
 from tests.experiments.runs import history_of, lines_of, nothing_compiled, with_fields
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 METRICS = {
     "error",
     "balanced_accuracy",

@@ -21,8 +21,6 @@ from experiments.rundir import (
 from otrw_jax.files import read_json, write_json
 from tests.experiments.runs import with_fields
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 def test_two_processes_do_not_train_in_one_directory(experiment, tmp_path):
     with alone_in(tmp_path), pytest.raises(RunningError, match="another process is training in"):

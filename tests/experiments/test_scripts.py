@@ -20,7 +20,6 @@ from otrw_jax.checkpoints import CheckpointError, read_json
 from otrw_jax.data.sources import load_dataset
 
 pytestmark = [
-    pytest.mark.usefixtures("cached"),
     # By ml_collections, which loads the config file.
     pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
 ]

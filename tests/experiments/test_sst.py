@@ -22,7 +22,7 @@ from experiments.recipes import RECIPES
 from experiments.run import restore, train
 from otrw_jax.checkpoints import Checkpoints, read_json
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 TINY = pathlib.Path(__file__).parents[1] / "backbones" / "data" / "tiny_bert"
 

@@ -12,7 +12,7 @@ from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import Checkpoints, read_json
 from tests.experiments.runs import Interrupted
 
-pytestmark = pytest.mark.usefixtures("cached", "rank_promotion")
+pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 SEEDS = (0, 1, 2)
 

@@ -17,8 +17,6 @@ from experiments.within_minutes import _next
 from otrw_jax.checkpoints import Checkpoints
 from tests.experiments.runs import Interrupted, interrupt
 
-pytestmark = pytest.mark.usefixtures("cached")
-
 
 @pytest.fixture(scope="module")
 def arguments(data_dir):
