@@ -52,18 +52,17 @@ def main(argv: list[str]) -> None:
 
 
 def mean_results(runs: list[dict]) -> dict:
-    """Mean and standard deviation over seeds of each of the three results."""
+    """Mean over seeds of each of the three results, and of several seeds the deviation."""
     return {
-        name: {
-            key: {
-                "mean": float(np.mean([run[name][key] for run in runs])),
-                "std": float(np.std([run[name][key] for run in runs], ddof=min(1, len(runs) - 1))),
-            }
-            for key in runs[0][name]
-        }
+        name: {key: _mean([run[name][key] for run in runs]) for key in runs[0][name]}
         for name in runs[0]
         if runs[0][name]
     }
+
+
+def _mean(values: list[float]) -> dict[str, float]:
+    spread = {"std": float(np.std(values, ddof=1))} if len(values) > 1 else {}
+    return {"mean": float(np.mean(values)), **spread}
 
 
 def print_results(results: dict) -> None:
@@ -82,9 +81,10 @@ def print_results(results: dict) -> None:
 
 
 def _number(value) -> str:
-    if isinstance(value, dict):
-        return f"{value['mean']:.2f} ± {value['std']:.2f}"
-    return f"{value:.2f}"
+    if not isinstance(value, dict):
+        return f"{value:.2f}"
+    spread = f" ± {value['std']:.2f}" if "std" in value else ""
+    return f"{value['mean']:.2f}{spread}"
 
 
 if __name__ == "__main__":

@@ -278,6 +278,14 @@ def test_training_several_seeds(run_script, data_dir, tmp_path, capsys):
     assert "ConfigMismatchError" in end and "seed is 1 there and 0 here" in end
 
 
+def test_one_seed_has_no_deviation(capsys):
+    one = {"last": {"epoch": 3, "error": 12.5}, "best_held_out": None}
+    results = train_script.mean_results([one])
+    assert results == {"last": {"epoch": {"mean": 3.0}, "error": {"mean": 12.5}}}
+    train_script.print_results(results)
+    assert "error 12.50" in (out := capsys.readouterr().out) and "±" not in out
+
+
 def test_the_first_stages_of_several_seeds(run_script, data_dir, tmp_path):
     common = [
         *(f"--config.data.data_dir={data_dir}", "--config.stage1.epochs=2"),
