@@ -85,7 +85,8 @@ def _seconds(arguments: tuple[str, ...], changes: dict | None = None) -> tuple[f
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     spent = _processor() - before, time.perf_counter() - clock
     if done.returncode != (arguments == WRONG):
-        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        said = done.stderr.strip()
+        raise RuntimeError(f"{' '.join(arguments)} says {said!r}, and ends with {done.returncode}.")
     return spent
 
 
