@@ -9,6 +9,7 @@ until it has had its kills: anywhere, after an epoch, or in the middle of a save
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import random
@@ -160,9 +161,10 @@ def killed(
         wanted, pause = before, rng.uniform(0, duration)
 
     def come():
-        if moment == "during a save":
-            return newest(workdir) >= wanted and any(workdir.rglob("*.orbax-checkpoint-tmp*"))
-        return newest(workdir) >= wanted
+        with contextlib.suppress(FileNotFoundError):  # Folders go while they are listed.
+            saves = moment != "during a save" or any(workdir.rglob("*.orbax-checkpoint-tmp*"))
+            return saves and newest(workdir) >= wanted
+        return False
 
     while not come():
         if any(process.poll() is not None for process in started):
