@@ -86,7 +86,7 @@ def _seconds(arguments: tuple[str, ...], changes: dict | None = None) -> tuple[f
     spent = _processor() - before, time.perf_counter() - clock
     if done.returncode != (arguments == WRONG):
         said = done.stderr.strip()
-        raise RuntimeError(f"{' '.join(arguments)} says {said!r}, and ends with {done.returncode}.")
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {said}.")
     return spent
 
 
