@@ -20,7 +20,7 @@ def released(num_classes: int) -> OTReweighting:
     The features of the mean images are those of a pass in training mode, once an epoch. The label
     term of its cost, half the mean over classes of the squared difference of one-hot
     vectors, is 1/K where labels differ. Its Sinkhorn loop stops once potentials move by less than
-    0.1 in sum, after two or three iterations; three iterations stand for that here, and are
+    0.1 in sum, after two to four iterations; three iterations stand for that here, and are
     differentiated through, as the program does.
     """
     return OTReweighting(
