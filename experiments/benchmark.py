@@ -11,21 +11,21 @@ import time
 
 from absl import flags
 
+from experiments.benchmarks import autograd as published
 from experiments.benchmarks import (
     epoch,
     gradient,
     precision,
-    published,
     seeds,
     sinkhorn,
     start,
     step,
-    tables,
     threshold,
 )
 from experiments.benchmarks.timing import QUICK, Effort
 from experiments.cli import MARKDOWN, define_path, run_app
-from otrw_jax.checkpoints import write_json
+from experiments.documents import measurements as tables
+from otrw_jax.training.checkpoints import write_json
 
 QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
 ONLY = flags.DEFINE_list("only", [], "Sections to measure, by name; else all.")

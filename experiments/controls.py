@@ -5,9 +5,9 @@ python -m experiments.controls --config=experiments/configs/digits.py \\
 
 From one first stage of cross-entropy a seed, whose backbone is frozen and whose features are kept,
 the head is trained in every combination of a base, a use of the meta set and an OT step
-(`experiments/cells.py`). First stages are trained where they are missing, or taken over from
-`config.stage1_from`: a folder of runs, or network files, with `{seed}` in place of the seed. The
-results are appended to `results/controls.jsonl`, of which `experiments.report` makes the table.
+(`experiments/studies/cells.py`). First stages are trained where they are missing, or taken over
+from `config.stage1_from`: a folder of runs, or network files, with `{seed}` in place of the seed.
+The results are appended to `results/controls.jsonl`, of which `experiments.report` makes the table.
 """
 
 import pathlib
@@ -17,15 +17,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks.tables import spread
-from experiments.cells import BASES, META_USES, TRANSPORTS, Cells
-from experiments.checks import check_config, check_controls
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
-from experiments.experiment import Experiment
-from experiments.network_files import of_seed
-from experiments.records import append
-from experiments.run import Run, restore_first, train_together
-from experiments.rundir import factor_of, flatten, provenance
+from experiments.configs.checks import check_config, check_controls
+from experiments.documents.measurements import spread
+from experiments.program.experiment import Experiment
+from experiments.runs.directory import factor_of, flatten, provenance
+from experiments.runs.network_files import of_seed
+from experiments.runs.training import Run, restore_first, train_together
+from experiments.studies.cells import BASES, META_USES, TRANSPORTS, Cells
+from experiments.studies.records import append
 
 
 def main(argv: list[str]) -> None:

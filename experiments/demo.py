@@ -18,15 +18,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks.tables import spread
 from experiments.cli import WORKDIR, run_app, seeds
 from experiments.configs import digits, modelnet10, sst
-from experiments.experiment import Experiment
+from experiments.documents.measurements import spread
+from experiments.documents.paired import SAME_EPOCHS, judged, same_epochs
 from experiments.figures import draw
-from experiments.paired import SAME_EPOCHS, judged, same_epochs
-from experiments.run import train
-from experiments.rundir import flatten
-from otrw_jax.checkpoints import write_json
+from experiments.program.experiment import Experiment
+from experiments.runs.directory import flatten
+from experiments.runs.training import train
+from otrw_jax.training.checkpoints import write_json
 
 DATA = flags.DEFINE_enum(
     "data", "digits", ["digits", "sst2", "modelnet10"], "What the recipes are shown on."

@@ -10,10 +10,10 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import WORKDIR, define_path, run_app
-from experiments.learned_weights import learned_weights
-from experiments.run import Restored, restore
-from otrw_jax.checkpoints import write_json
+from experiments.runs.learned_weights import learned_weights
+from experiments.runs.training import Restored, restore
 from otrw_jax.metrics import per_class_accuracy
+from otrw_jax.training.checkpoints import write_json
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
@@ -24,7 +24,7 @@ DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run us
 
 def main(argv: list[str]) -> None:
     """Writes evaluation.json and confusion.png into the run directory."""
-    from experiments.pictures import confusion_pictures  # Slow to import, with matplotlib.
+    from experiments.pictures.classes import confusion_pictures  # Slow to import, with matplotlib.
 
     del argv
     workdir = pathlib.Path(WORKDIR.value)

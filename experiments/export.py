@@ -8,11 +8,11 @@ import pathlib
 
 from experiments.cli import WORKDIR, define_path, run_app
 from experiments.evaluate import DATA_DIR
-from experiments.experiment import stage_ends
-from experiments.network_files import SUFFIX, is_network_file, write_network
-from experiments.run import Restored, restore
-from experiments.rundir import portable, three_results
-from otrw_jax.checkpoints import Checkpoints, read_json
+from experiments.program.experiment import stage_ends
+from experiments.runs.directory import portable, three_results
+from experiments.runs.network_files import SUFFIX, is_network_file, write_network
+from experiments.runs.training import Restored, restore
+from otrw_jax.training.checkpoints import Checkpoints, read_json
 
 TO = define_path("to", None, f"The file, NAME{SUFFIX}.")
 

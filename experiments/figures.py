@@ -9,21 +9,21 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments.checks import expanded
 from experiments.cli import WORKDIR, run_app
-from experiments.curves import convergence_picture
-from experiments.learned_weights import learned_weights
-from experiments.pictures import (
+from experiments.configs.checks import expanded
+from experiments.pictures.classes import (
     class_weights_panels,
     class_weights_picture,
     confusion_pictures,
 )
-from experiments.plans import has_plan, transport_of_run, transport_toy
+from experiments.pictures.convergence import convergence_picture
+from experiments.pictures.plans import has_plan, transport_of_run, transport_toy
+from experiments.pictures.sentences import sentences_picture
+from experiments.pictures.transport import transport_picture
 from experiments.recipes import RECIPES
-from experiments.records import read
-from experiments.run import Restored, restore
-from experiments.sentences import sentences_picture
-from experiments.transport_pictures import transport_picture
+from experiments.runs.learned_weights import learned_weights
+from experiments.runs.training import Restored, restore
+from experiments.studies.records import read
 
 COMPARE = flags.DEFINE_list("compare", [], "Run directories that are drawn side by side.")
 

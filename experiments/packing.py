@@ -5,7 +5,7 @@ python -m experiments.packing --packed=packed --data_dir=DIR                 # o
 
 Packed are the whole test part, all labels, and of the training images those of the subsets, meta
 sets and held-out parts of the agenda's first cells. The data folder that is made of them is told by
-a file which subsets it holds; a run of another subset is refused (`experiments/data.py`).
+a file which subsets it holds; a run of another subset is refused (`experiments/program/data.py`).
 """
 
 import io
@@ -16,15 +16,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from experiments.agenda import FIRST
 from experiments.cli import define_path, run_app, seeds
-from experiments.data import PACKED, Source
 from experiments.evaluate import DATA_DIR
+from experiments.program.data import PACKED, Source
 from experiments.reproduce import DATASET
-from experiments.rows import row_config
-from experiments.tables import TABLES
-from otrw_jax.checkpoints import write_json
+from experiments.studies.agenda import FIRST
+from experiments.studies.rows import row_config
+from experiments.studies.tables import TABLES
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, data_root, save_arrays
+from otrw_jax.training.checkpoints import write_json
 
 TO = define_path("pack", None, "Folder that the files are written to.")
 FROM = define_path("packed", None, "Folder with the files, of which a data folder is made.")

@@ -10,19 +10,20 @@ import pathlib
 
 import numpy as np
 
-from experiments import network_list, published
-from experiments.benchmarks.tables import spread
-from experiments.benchmarks.tables import table as markdown_table
-from experiments.cells import BASES, META_USES, TRANSPORTS
 from experiments.cli import RECORDS, define_path, run_app
-from experiments.findings import chosen, columns_with, errors, findings, protocol_of
-from experiments.paired import same_epochs_rows
-from experiments.published import Column
-from experiments.readings import parts as readings_parts
+from experiments.documents import network_list
+from experiments.documents.findings import chosen, columns_with, errors, findings, protocol_of
+from experiments.documents.measurements import spread
+from experiments.documents.measurements import table as markdown_table
+from experiments.documents.paired import same_epochs_rows
+from experiments.documents.readings import parts as readings_parts
+from experiments.documents.repeated import repeated
 from experiments.recipes import RECIPES
-from experiments.records import read
-from experiments.repeated import repeated
-from experiments.tables import TABLES, published_error
+from experiments.studies import published
+from experiments.studies.cells import BASES, META_USES, TRANSPORTS
+from experiments.studies.published import Column
+from experiments.studies.records import read
+from experiments.studies.tables import TABLES, published_error
 
 OUT = define_path("out", "docs/results.md", "The document.")
 

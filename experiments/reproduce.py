@@ -8,8 +8,8 @@ python -m experiments.reproduce all --minutes=60
 Runs that are recorded are skipped, also those that another table has; interrupted ones go on.
 Recipes that begin with cross-entropy share its first stage, or start from the network files in
 `networks` beside the records. With `all` the cells of all tables that have no record are run in the
-order of their value (`experiments/agenda.py`), as far as the time goes; a stop at any moment loses
-an epoch at most. `experiments.report` makes the document of the records.
+order of their value (`experiments/studies/agenda.py`), as far as the time goes; a stop at any moment
+loses an epoch at most. `experiments.report` makes the document of the records.
 """
 
 import ast
@@ -19,12 +19,12 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments.agenda import Cell, agenda
 from experiments.cli import RECORDS, SEEDS, WORKDIR, run_app, seeds
 from experiments.configs.cifar_lt import PROTOCOLS
-from experiments.filling import Filler, Folders
-from experiments.tables import TABLES
-from experiments.within_minutes import fill
+from experiments.studies.agenda import Cell, agenda
+from experiments.studies.filling import Filler, Folders
+from experiments.studies.tables import TABLES
+from experiments.studies.within_minutes import fill
 
 DATASET = flags.DEFINE_string(
     "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 
-from experiments.benchmarks.tables import rewrite, table
 from experiments.cli import MARKDOWN, run_app
+from experiments.documents.measurements import rewrite, table
 from otrw_jax import (
     Batch,
     Examples,
@@ -27,12 +27,12 @@ from otrw_jax import (
     optimal_weights,
     ot_reweight,
 )
-from otrw_jax.backbones.heads import LinearHead
-from otrw_jax.backbones.resnet_imagenet import ResNetImageNet
-from otrw_jax.devices import AXIS_NAME
 from otrw_jax.methods.presets import global_weights, paper
-from otrw_jax.model import count_parameters
+from otrw_jax.models.backbones.resnet_imagenet import ResNetImageNet
+from otrw_jax.models.heads import LinearHead
+from otrw_jax.models.model import count_parameters
 from otrw_jax.ot.closed_form import optimal_weights_by_rows
+from otrw_jax.training.devices import AXIS_NAME
 
 PER_DEVICE = flags.DEFINE_integer("per_device", 32, "Examples of a batch that a device has.")
 

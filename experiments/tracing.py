@@ -16,10 +16,10 @@ import time
 import jax
 from ml_collections import ConfigDict
 
-from experiments.benchmarks.tables import table
 from experiments.cli import CONFIG, WORKDIR, run_app
-from experiments.experiment import Experiment
-from experiments.rundir import device_name
+from experiments.documents.measurements import table
+from experiments.program.experiment import Experiment
+from experiments.runs.directory import device_name
 
 SHOWN = 12
 

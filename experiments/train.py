@@ -15,13 +15,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments import processes
-from experiments.cli import CONFIG, WORKDIR, run_app
-from experiments.experiment import Experiment
-from experiments.network_files import of_seed
-from experiments.run import Run, train, train_together
-from otrw_jax.checkpoints import write_json
-from otrw_jax.devices import is_first_process
+from experiments.cli import CONFIG, WORKDIR, processes, run_app
+from experiments.program.experiment import Experiment
+from experiments.runs.network_files import of_seed
+from experiments.runs.training import Run, train, train_together
+from otrw_jax.training.checkpoints import write_json
+from otrw_jax.training.devices import is_first_process
 
 EXTEND = flags.DEFINE_bool(
     "extend", False, "Go on with a run under other epochs and rates than it has had until now."

@@ -1,7 +1,8 @@
 """Learning example weights by optimal transport for long-tailed classification.
 
-The pure functions are here by name; data sources, backbones, checkpoints and the training loop
-are in the modules of those names.
+The pure functions are here by name, and once more in the folder of their kind: `ot`, `methods`,
+`models`. The training loop is in `training`, data sources in `data`, backbones in
+`models.backbones`.
 """
 
 from otrw_jax.losses import (
@@ -15,30 +16,32 @@ from otrw_jax.losses import (
     logit_adjusted,
     smoothed,
 )
-from otrw_jax.methods.adapters import adapted, disalign, disalign_weights, lws
-from otrw_jax.methods.averaging import averaged
-from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
 from otrw_jax.methods.bbn import bbn
-from otrw_jax.methods.closed_form_heads import nearest_class_mean, tau_normalised
-from otrw_jax.methods.corrected import corrected
 from otrw_jax.methods.erm import deferred, erm, influence
-from otrw_jax.methods.l2rw import l2rw
-from otrw_jax.methods.learned_weights import learned_weights
-from otrw_jax.methods.meta_class_weight import meta_class_weight
-from otrw_jax.methods.meta_controls import meta_centroids, meta_logistic
-from otrw_jax.methods.meta_weight_net import meta_weight_net
-from otrw_jax.methods.metasaug import metasaug
-from otrw_jax.methods.oltr import oltr
-from otrw_jax.methods.ot_problem import OTReweighting
-from otrw_jax.methods.ot_reweight import ot_reweight
-from otrw_jax.methods.ot_weight_net import ot_weight_net
+from otrw_jax.methods.heads.adapters import adapted, disalign, disalign_weights, lws
+from otrw_jax.methods.heads.closed_form import nearest_class_mean, tau_normalised
+from otrw_jax.methods.heads.meta_set import meta_centroids, meta_logistic
+from otrw_jax.methods.heads.oltr import oltr
+from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
+from otrw_jax.methods.meta.class_weight import meta_class_weight
+from otrw_jax.methods.meta.l2rw import l2rw
+from otrw_jax.methods.meta.learned_weights import learned_weights
+from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.metasaug import metasaug
+from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.methods.ot.reweight import ot_reweight
+from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.methods.presets import PRESETS
-from otrw_jax.methods.recalibration import recalibration
-from otrw_jax.methods.restart import with_fresh_head
-from otrw_jax.model import Model, flax_model, identity_model, predict
+from otrw_jax.methods.wrappers.averaging import averaged
+from otrw_jax.methods.wrappers.corrected import corrected
+from otrw_jax.methods.wrappers.recalibration import recalibration
+from otrw_jax.methods.wrappers.restart import with_fresh_head
+from otrw_jax.models.model import Model, flax_model, identity_model, predict
+from otrw_jax.models.other_libraries import equinox_model, nnx_model
 from otrw_jax.ot.closed_form import optimal_weights
 from otrw_jax.ot.costs import combined_cost, feature_cost, label_cost
+from otrw_jax.ot.entropic import EntropicOT, Transport, ot_loss, transport
 from otrw_jax.ot.measures import (
     Measure,
     balanced_sample,
@@ -48,10 +51,8 @@ from otrw_jax.ot.measures import (
     random_sample,
     whole,
 )
-from otrw_jax.ot.transport import EntropicOT, Transport, ot_loss, transport
 from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.ot.weights import ExampleWeights
-from otrw_jax.other_networks import equinox_model, nnx_model
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from otrw_jax.samplers import by_weights, class_power, progressive, sampled
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Real
 
 from otrw_jax.checks import check_counts, check_number, check_shape
 from otrw_jax.losses import log_prior, wide
-from otrw_jax.ot.transport import EntropicOT, transport
+from otrw_jax.ot.entropic import EntropicOT, transport
 
 # -log of the smallest normal float32: the cost of a probability that is smaller, or 0.
 _LARGEST_COST = float(-np.log(np.finfo(np.float32).tiny))

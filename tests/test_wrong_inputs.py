@@ -12,20 +12,20 @@ import optax
 import pytest
 
 from otrw_jax import EntropicOT, OTReweighting, losses, metrics, posthoc
-from otrw_jax.backbones.mlp import MLP
-from otrw_jax.backbones.resnet_cifar import ResNetCifar
-from otrw_jax.data.augment import preprocessing
+from otrw_jax.data.images import preprocessing
 from otrw_jax.data.sources import load_dataset
 from otrw_jax.data.splits import long_tailed_counts, make_split, make_split_of_counts
-from otrw_jax.devices import pick_devices
-from otrw_jax.methods.averaging import averaged
-from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.base import Method, split_params
 from otrw_jax.methods.bbn import bbn
 from otrw_jax.methods.erm import erm
-from otrw_jax.methods.learned_weights import learned_weights
-from otrw_jax.methods.meta_controls import meta_logistic
-from otrw_jax.train import Stage, check_batch
+from otrw_jax.methods.heads.meta_set import meta_logistic
+from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
+from otrw_jax.methods.meta.learned_weights import learned_weights
+from otrw_jax.methods.wrappers.averaging import averaged
+from otrw_jax.models.backbones.mlp import MLP
+from otrw_jax.models.backbones.resnet_cifar import ResNetCifar
+from otrw_jax.training.devices import pick_devices
+from otrw_jax.training.loop import Stage, check_batch
 
 LABELS = np.repeat(np.arange(3), 20)
 COUNTS = np.array([20, 10, 5])

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.networks import make_model
-from experiments.optimizers import make_optimizer
+from experiments.documents.measurements import number, table
+from experiments.program.networks import make_model
+from experiments.program.optimizers import make_optimizer
 from otrw_jax import Examples, OTReweighting, TrainingData, erm, ot_reweight
-from otrw_jax.data.augment import preprocessing
+from otrw_jax.data.images import preprocessing
 from otrw_jax.data.splits import long_tailed_counts
-from otrw_jax.features import given_features, pick_copy
 from otrw_jax.methods.presets import paper
-from otrw_jax.train import DeviceData, Stage, make_loop
+from otrw_jax.training.features import given_features, pick_copy
+from otrw_jax.training.loop import DeviceData, Stage, make_loop
 
 NUM_CLASSES, META_PER_CLASS, COPIES = 10, 10, 5
 FEATURES = 64

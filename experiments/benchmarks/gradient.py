@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.problems import clustered_problem, exact_gradient, relative_error
-from experiments.benchmarks.tables import number, scientific, table
 from experiments.benchmarks.timing import (
     Effort,
     cores,
@@ -22,11 +21,12 @@ from experiments.benchmarks.timing import (
     median_ratio,
     on_one_core,
 )
-from otrw_jax.ot.transport import EntropicOT, ot_loss
+from experiments.documents.measurements import number, scientific, table
+from otrw_jax.ot.entropic import EntropicOT, ot_loss
 
 with warnings.catch_warnings():
     # The stock solver is what the library is compared with, so ott-jax is used directly here and
-    # nowhere else outside of otrw_jax/ot/transport.py. Its import of JAXopt warns.
+    # nowhere else outside of otrw_jax/ot/entropic.py. Its import of JAXopt warns.
     warnings.simplefilter("ignore", DeprecationWarning)
     from ott.geometry import geometry
     from ott.problems.linear import linear_problem

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort
 from experiments.configs import digits
-from experiments.experiment import Experiment
-from otrw_jax.train import run_stage
+from experiments.documents.measurements import number, table
+from experiments.program.experiment import Experiment
+from otrw_jax.training.loop import run_stage
 
 TYPES = ("float32", "bfloat16")
 EPOCHS, SEEDS = 10, 4

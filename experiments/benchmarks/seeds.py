@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.networks import make_model
+from experiments.documents.measurements import number, table
+from experiments.program.networks import make_model
 from otrw_jax import Examples, TrainingData, erm, flax_model, identity_model
-from otrw_jax.backbones.heads import LinearHead
-from otrw_jax.backbones.mlp import MLP
-from otrw_jax.data.augment import preprocessing
-from otrw_jax.features import pick_copy
-from otrw_jax.seeds import stack
-from otrw_jax.train import DeviceData, Stage, make_loop
+from otrw_jax.data.images import preprocessing
+from otrw_jax.models.backbones.mlp import MLP
+from otrw_jax.models.heads import LinearHead
+from otrw_jax.training.features import pick_copy
+from otrw_jax.training.loop import DeviceData, Stage, make_loop
+from otrw_jax.training.seeds import stack
 
 SEEDS, NUM_CLASSES = 5, 10
 GOAL = 2.0

@@ -9,9 +9,9 @@ import numpy as np
 
 from experiments.benchmarks.gradient import geometry, linear_problem, sinkhorn
 from experiments.benchmarks.problems import COSTS, batch_costs
-from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved
-from otrw_jax.ot.transport import EntropicOT
+from experiments.documents.measurements import number, table
+from otrw_jax.ot.entropic import EntropicOT
 
 SHAPES = ((16, 10), (50, 2), (128, 100))
 LOOKS = (1, 2, 5, 10, 20)

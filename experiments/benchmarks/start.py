@@ -9,8 +9,8 @@ import sys
 import tempfile
 import time
 
-from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort
+from experiments.documents.measurements import number, table
 
 CONFIG = "--config=experiments/configs/digits.py:recipe=otrw_paper"
 IMPORTS = {

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks.tables import number, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.networks import make_model
-from experiments.optimizers import make_optimizer
+from experiments.documents.measurements import number, table
+from experiments.program.networks import make_model
+from experiments.program.optimizers import make_optimizer
 from otrw_jax import Batch, Examples, OTReweighting, TrainingData, erm, ot_reweight
 from otrw_jax.data.splits import long_tailed_counts
 from otrw_jax.methods.base import Method

@@ -12,9 +12,9 @@ from experiments.benchmarks.problems import (
     exact_gradient,
     relative_error,
 )
-from experiments.benchmarks.tables import scientific, table
 from experiments.benchmarks.timing import Effort
-from otrw_jax.ot.transport import EntropicOT, transport
+from experiments.documents.measurements import scientific, table
+from otrw_jax.ot.entropic import EntropicOT, transport
 
 SHAPES = ((16, 10), (50, 2), (64, 10))
 LARGEST = ((128, 100), (128, 1000))

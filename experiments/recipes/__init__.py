@@ -5,11 +5,11 @@ import difflib
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.recipe import Context, Recipe
 from experiments.recipes import branches, continued, heads, losses, meta, samplers, transport
-from otrw_jax.methods.recalibration import recalibration
-from otrw_jax.model import Model
-from otrw_jax.train import Stage
+from experiments.recipes.base import Context, Recipe
+from otrw_jax.methods.wrappers.recalibration import recalibration
+from otrw_jax.models.model import Model
+from otrw_jax.training.loop import Stage
 
 RECIPES: dict[str, Recipe] = {
     # Losses

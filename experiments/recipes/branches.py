@@ -1,6 +1,6 @@
 """The recipe of one stage that trains a network of two branches."""
 
-from experiments.recipe import Context, Recipe
+from experiments.recipes.base import Context, Recipe
 from otrw_jax import losses
 from otrw_jax.methods.bbn import bbn
 

@@ -4,7 +4,7 @@ A second stage is compared with them at equal budgets: the same first stage, and
 epochs of batches of the same size, by the config's optimiser of heads.
 """
 
-from experiments.recipe import Context, Recipe
+from experiments.recipes.base import Context, Recipe
 
 
 def _continued(c: Context):

@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from experiments.recipe import Context, Recipe
+from experiments.recipes.base import Context, Recipe
 from otrw_jax.losses import effective_number_weights
-from otrw_jax.methods.adapters import adapted, disalign, disalign_weights, lws
-from otrw_jax.methods.closed_form_heads import nearest_class_mean, tau_normalised
-from otrw_jax.methods.corrected import corrected
-from otrw_jax.methods.meta_controls import meta_centroids, meta_logistic
-from otrw_jax.methods.oltr import oltr
-from otrw_jax.methods.restart import with_fresh_head
+from otrw_jax.methods.heads.adapters import adapted, disalign, disalign_weights, lws
+from otrw_jax.methods.heads.closed_form import nearest_class_mean, tau_normalised
+from otrw_jax.methods.heads.meta_set import meta_centroids, meta_logistic
+from otrw_jax.methods.heads.oltr import oltr
+from otrw_jax.methods.wrappers.corrected import corrected
+from otrw_jax.methods.wrappers.restart import with_fresh_head
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from otrw_jax.samplers import class_power, sampled
 

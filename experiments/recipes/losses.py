@@ -1,9 +1,9 @@
 """Recipes of one stage that differ from cross-entropy in the loss, its weights or its head."""
 
-from experiments.recipe import Recipe
+from experiments.recipes.base import Recipe
 from otrw_jax import losses
-from otrw_jax.backbones.heads import CosineHead, LinearHead
 from otrw_jax.methods.erm import deferred, influence
+from otrw_jax.models.heads import CosineHead, LinearHead
 
 BETA = {"beta": 0.9999}
 

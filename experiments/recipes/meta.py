@@ -2,17 +2,17 @@
 
 import optax
 
-from experiments.recipe import Context, Recipe
+from experiments.recipes.base import Context, Recipe
 from experiments.recipes.losses import scaled
 from otrw_jax import losses
-from otrw_jax.backbones.heads import CosineHead, LinearHead
 from otrw_jax.losses import effective_number_weights
-from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
-from otrw_jax.methods.l2rw import l2rw
-from otrw_jax.methods.learned_weights import learned_weights
-from otrw_jax.methods.meta_class_weight import meta_class_weight
-from otrw_jax.methods.meta_weight_net import meta_weight_net
-from otrw_jax.methods.metasaug import metasaug
+from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
+from otrw_jax.methods.meta.class_weight import meta_class_weight
+from otrw_jax.methods.meta.l2rw import l2rw
+from otrw_jax.methods.meta.learned_weights import learned_weights
+from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.metasaug import metasaug
+from otrw_jax.models.heads import CosineHead, LinearHead
 
 META = {"meta_batch": 100}
 # In the programs of these the meta set goes through the augmentation of training.

@@ -1,6 +1,6 @@
 """Recipes of one stage of cross-entropy on examples drawn otherwise than in a random order."""
 
-from experiments.recipe import Recipe
+from experiments.recipes.base import Recipe
 from otrw_jax.samplers import class_power, progressive, sampled
 
 

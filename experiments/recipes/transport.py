@@ -5,12 +5,12 @@ import functools
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from experiments.recipe import Context, Recipe
+from experiments.recipes.base import Context, Recipe
 from otrw_jax import OTReweighting, cross_entropy, ot_reweight
-from otrw_jax.methods.ot_weight_net import ot_weight_net
-from otrw_jax.ot.transport import EntropicOT
+from otrw_jax.methods.ot.weight_net import ot_weight_net
+from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
-from otrw_jax.train import Stage
+from otrw_jax.training.loop import Stage
 
 
 def _ot(c: Context) -> list[Stage]:

@@ -20,12 +20,12 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
-from otrw_jax.data.cifar import Cifar10, Cifar100
-from otrw_jax.data.digits import Digits
-from otrw_jax.data.manual import SourceError
-from otrw_jax.data.modelnet10 import ModelNet10
-from otrw_jax.data.preparation import DatasetNotFound, brief, prepare
-from otrw_jax.data.sst import Sst
+from otrw_jax.data.builders.cifar import Cifar10, Cifar100
+from otrw_jax.data.builders.digits import Digits
+from otrw_jax.data.builders.manual import SourceError
+from otrw_jax.data.builders.modelnet10 import ModelNet10
+from otrw_jax.data.builders.preparation import DatasetNotFound, brief, prepare
+from otrw_jax.data.builders.sst import Sst
 
 BUILDERS = {
     "digits": Digits,

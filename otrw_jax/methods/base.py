@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_examples, is_class
-from otrw_jax.model import Model, predict
+from otrw_jax.models.model import Model, predict
 from otrw_jax.paths import named_leaves
 
 Metrics = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]

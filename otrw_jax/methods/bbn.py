@@ -8,7 +8,6 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree, Real
 
-from otrw_jax.backbones.branches import has_branch, keep_branch
 from otrw_jax.checks import check_counts, check_number, is_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
@@ -21,7 +20,8 @@ from otrw_jax.methods.base import (
     over_size,
     split_params,
 )
-from otrw_jax.model import Model
+from otrw_jax.models.branches import has_branch, keep_branch
+from otrw_jax.models.model import Model
 
 
 @flax.struct.dataclass
@@ -66,7 +66,7 @@ def bbn(
 
     Args:
         model: a network whose backbone has `branches=2`, or names the parts that its two branches
-            do not share as `otrw_jax.backbones.branches` does; its features are those of the first
+            do not share as `otrw_jax.models.branches` does; its features are those of the first
             branch and then as many of the second.
         optimizer: any optax transformation.
         counts: training examples of each class, `[K]`, or their proportions; a class without

@@ -20,7 +20,7 @@ from otrw_jax.methods.base import (
     over_size,
     split_params,
 )
-from otrw_jax.model import Model
+from otrw_jax.models.model import Model
 
 ClassWeights = Float[Array, "k"] | Callable[[Int[Array, ""]], Float[Array, "k"]]
 """Weights of the classes, or a function of the step that gives them."""

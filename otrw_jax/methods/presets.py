@@ -1,7 +1,7 @@
 """Three readings of OT re-weighting, each a plain configuration of `ot_reweight`."""
 
-from otrw_jax.methods.ot_problem import OTReweighting
-from otrw_jax.ot.transport import EntropicOT
+from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.ot.entropic import EntropicOT
 
 
 def paper(num_classes: int) -> OTReweighting:

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from otrw_jax.checks import check_number
-from otrw_jax.ot.checks import (
+from otrw_jax.ot.arrays import (
     float_dtype,
     require_masses,
     require_shapes,

@@ -5,7 +5,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from otrw_jax.checks import check_number
-from otrw_jax.ot.checks import require_labels, require_shapes, working
+from otrw_jax.ot.arrays import require_labels, require_shapes, working
 
 
 def label_cost(train_labels: Int[Array, "n"], meta_labels: Int[Array, "m"]) -> Float[Array, "n m"]:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from otrw_jax.ot.checks import float_dtype, require_labels, require_shapes, working
+from otrw_jax.ot.arrays import float_dtype, require_labels, require_shapes, working
 
 
 class Measure(NamedTuple):

@@ -1,4 +1,4 @@
-"""ott-jax's Sinkhorn, as the problems of `transport.py` need it; the one module that touches it."""
+"""ott-jax's Sinkhorn, as the problems of `entropic.py` need it; the one module that touches it."""
 
 import contextlib
 import warnings
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from otrw_jax.ot.checks import equally_varying
+from otrw_jax.ot.arrays import equally_varying
 from otrw_jax.ot.saddle import solve_saddle
 
 with warnings.catch_warnings():

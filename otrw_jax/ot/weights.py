@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import effective_number_weights
-from otrw_jax.ot.checks import require_labels, require_shapes
+from otrw_jax.ot.arrays import require_labels, require_shapes
 
 Simplex = Literal["softmax", "normalize", "none"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from otrw_jax.data.word_pieces import check_vocabulary, tokenize
 
-FOLDER = pathlib.Path(__file__).parents[1] / "backbones" / "data" / "tiny_bert"
+FOLDER = pathlib.Path(__file__).parents[1] / "models" / "backbones" / "data" / "tiny_bert"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text(encoding="utf-8"))
 VOCAB = FOLDER / "vocab.txt"
 

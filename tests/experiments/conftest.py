@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from experiments.configs import digits
-from experiments.experiment import Experiment
-from experiments.run import train
-from otrw_jax.checkpoints import Checkpoints
+from experiments.program.experiment import Experiment
+from experiments.runs.training import train
 from otrw_jax.data.sources import load_dataset
+from otrw_jax.training.checkpoints import Checkpoints
 
 STAGE1_EPOCHS, STAGE2_EPOCHS = 3, 2
 

@@ -11,9 +11,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.cli import WORKDIR, run_app
-from experiments.rundir import device_name
-from otrw_jax.backbones.resnet_cifar import ResNetCifar
-from otrw_jax.files import write_json
+from experiments.runs.directory import device_name
+from otrw_jax.models.backbones.resnet_cifar import ResNetCifar
+from otrw_jax.training.files import write_json
 
 BATCH = 64
 

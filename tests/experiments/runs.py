@@ -6,7 +6,7 @@ import json
 
 import jax
 
-from otrw_jax.checkpoints import Checkpoints
+from otrw_jax.training.checkpoints import Checkpoints
 from tests.compilations import heard
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from experiments.configs import digits
-from experiments.experiment import Experiment
+from experiments.program.experiment import Experiment
 from experiments.recipes import RECIPES
-from experiments.run import train
+from experiments.runs.training import train
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

@@ -11,16 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import (
-    gradient,
-    precision,
-    seeds,
-    sinkhorn,
-    start,
-    step,
-    tables,
-    threshold,
-)
+from experiments.benchmarks import gradient, precision, seeds, sinkhorn, start, step, threshold
 from experiments.benchmarks.problems import (
     COSTS,
     batch_costs,
@@ -28,6 +19,7 @@ from experiments.benchmarks.problems import (
     exact_gradient,
 )
 from experiments.benchmarks.timing import Effort, cores, interleaved, median_ratio, on_one_core
+from experiments.documents import measurements as tables
 from otrw_jax import ot_loss
 
 TINY = Effort(repeats=2, minimum_seconds=0.0, draws=2, largest=False)

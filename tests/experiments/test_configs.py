@@ -5,10 +5,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.configs import cifar_lt, common, digits
-from experiments.networks import make_model
-from experiments.optimizers import learning_rate, make_optimizer
+from experiments.program.networks import make_model
+from experiments.program.optimizers import learning_rate, make_optimizer
 from experiments.recipes import RECIPES, make_stages, recipe_name
-from otrw_jax.data.augment import preprocessing
+from otrw_jax.data.images import preprocessing
 from otrw_jax.data.splits import make_split
 
 STEPS_PER_EPOCH = 2

@@ -11,16 +11,17 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import cells, controls, report
-from experiments.cells import Cells, three_results
-from experiments.experiment import Experiment
+from experiments import controls, report
 from experiments.export import export
-from experiments.optimizers import make_optimizer
-from experiments.records import read
-from experiments.run import Run, restore_first, train_together
+from experiments.program.experiment import Experiment
+from experiments.program.optimizers import make_optimizer
+from experiments.runs.training import Run, restore_first, train_together
+from experiments.studies import cells
+from experiments.studies.cells import Cells, three_results
+from experiments.studies.records import read
 from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
-from otrw_jax.features import given_features
-from otrw_jax.train import Stage, make_loop, run_stage
+from otrw_jax.training.features import given_features
+from otrw_jax.training.loop import Stage, make_loop, run_stage
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

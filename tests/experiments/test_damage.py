@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from experiments.run import restore, train
-from experiments.rundir import ConfigMismatchError
-from otrw_jax.checkpoints import CheckpointError
-from otrw_jax.files import read_json, write_json
+from experiments.runs.directory import ConfigMismatchError
+from experiments.runs.training import restore, train
+from otrw_jax.training.checkpoints import CheckpointError
+from otrw_jax.training.files import read_json, write_json
 from tests.experiments.runs import history_of, lines_of
 
 

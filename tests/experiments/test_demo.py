@@ -8,9 +8,9 @@ from rich.console import Console
 
 from experiments import demo
 from experiments.cli import seeds
-from experiments.paired import same_epochs
-from experiments.rundir import flatten
-from otrw_jax.checkpoints import read_json
+from experiments.documents.paired import same_epochs
+from experiments.runs.directory import flatten
+from otrw_jax.training.checkpoints import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

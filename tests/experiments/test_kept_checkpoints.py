@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments.experiment import Experiment, stage_ends
-from experiments.reporting import Reporter
-from experiments.run import restore, train
-from experiments.rundir import best_record, three_results
-from otrw_jax.checkpoints import CheckpointError, Checkpoints
+from experiments.program.experiment import Experiment, stage_ends
+from experiments.runs.directory import best_record, three_results
+from experiments.runs.journal import Reporter
+from experiments.runs.training import restore, train
+from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from tests.experiments.runs import with_fields
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments.experiment import Experiment
-from experiments.networks import make_model
+from experiments.program.experiment import Experiment
+from experiments.program.networks import make_model
 from experiments.recipes import make_stages
-from experiments.run import train
-from experiments.rundir import ConfigMismatchError
+from experiments.runs.directory import ConfigMismatchError
+from experiments.runs.training import train
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from experiments.configs import modelnet10
-from experiments.experiment import Experiment
+from experiments.program.experiment import Experiment
 from experiments.recipes import RECIPES
-from experiments.reporting import Reporter
-from experiments.run import train
-from otrw_jax.checkpoints import read_json
-from otrw_jax.data.clouds import CLASSES
+from experiments.runs.journal import Reporter
+from experiments.runs.training import train
+from otrw_jax.data.builders.clouds import CLASSES
+from otrw_jax.training.checkpoints import read_json
 from tests.experiments.runs import Interrupted, history_of, interrupt
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")

@@ -10,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import packing
-from experiments.data import PACKED, Source
+from experiments.program.data import PACKED, Source
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, Dataset
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from experiments.configs import cifar_lt, digits
-from experiments.networks import make_model
-from experiments.optimizers import learning_rate
+from experiments.program.networks import make_model
+from experiments.program.optimizers import learning_rate
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.methods.base import Batch, Examples, TrainingData
 

@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.experiment import Experiment
+from experiments.program.experiment import Experiment
 from experiments.recipes import RECIPES
-from experiments.run import train
+from experiments.runs.training import train
 from otrw_jax import adjust_logits, ot_correction, predict
-from otrw_jax.checkpoints import read_json
+from otrw_jax.training.checkpoints import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

@@ -10,12 +10,14 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import filling, network_list, report, reproduce, rows
-from experiments.published import PAPER, Column
+from experiments import report, reproduce
+from experiments.documents import network_list
 from experiments.recipes import RECIPES
-from experiments.records import append, read
-from experiments.tables import TABLES, columns_of, published_error
-from otrw_jax.checkpoints import read_json
+from experiments.studies import filling, rows
+from experiments.studies.published import PAPER, Column
+from experiments.studies.records import append, read
+from experiments.studies.tables import TABLES, columns_of, published_error
+from otrw_jax.training.checkpoints import read_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 

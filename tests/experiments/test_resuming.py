@@ -11,11 +11,11 @@ import time
 import jax
 import pytest
 
-from experiments.experiment import Experiment
-from experiments.reporting import Reporter
-from experiments.run import train
-from experiments.rundir import ConfigMismatchError
-from otrw_jax.checkpoints import CheckpointError, Checkpoints, read_json
+from experiments.program.experiment import Experiment
+from experiments.runs.directory import ConfigMismatchError
+from experiments.runs.journal import Reporter
+from experiments.runs.training import train
+from otrw_jax.training.checkpoints import CheckpointError, Checkpoints, read_json
 from tests.experiments.runs import (
     Interrupted,
     history_of,

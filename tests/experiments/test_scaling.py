@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import scaling
-from otrw_jax.devices import AXIS_NAME
+from otrw_jax.training.devices import AXIS_NAME
 
 
 def test_collectives_of_a_function_are_added_up_by_kind():

@@ -13,11 +13,11 @@ from PIL import Image
 from experiments import evaluate, figures
 from experiments import train as train_script
 from experiments.cli import run_app
-from experiments.experiment import Experiment
 from experiments.figures import transport_of_run, transport_toy
-from experiments.run import restore, train
-from otrw_jax.checkpoints import CheckpointError, read_json
+from experiments.program.experiment import Experiment
+from experiments.runs.training import restore, train
 from otrw_jax.data.sources import load_dataset
+from otrw_jax.training.checkpoints import CheckpointError, read_json
 
 pytestmark = [
     # By ml_collections, which loads the config file.

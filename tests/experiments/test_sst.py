@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import encoding
 from experiments.configs import sst
-from experiments.data import Source
-from experiments.experiment import Experiment
 from experiments.figures import draw
-from experiments.fine_tuning import fine_tuned
-from experiments.learned_weights import learned_weights
-from experiments.networks import make_model
+from experiments.program import encoding
+from experiments.program.data import Source
+from experiments.program.experiment import Experiment
+from experiments.program.fine_tuning import fine_tuned
+from experiments.program.networks import make_model
 from experiments.recipes import RECIPES
-from experiments.run import restore, train
-from otrw_jax.checkpoints import Checkpoints, read_json
+from experiments.runs.learned_weights import learned_weights
+from experiments.runs.training import restore, train
+from otrw_jax.training.checkpoints import Checkpoints, read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
-TINY = pathlib.Path(__file__).parents[1] / "backbones" / "data" / "tiny_bert"
+TINY = pathlib.Path(__file__).parents[1] / "models" / "backbones" / "data" / "tiny_bert"
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.experiment import Experiment
-from experiments.reporting import Reporter
-from experiments.run import Run, train, train_together
-from otrw_jax.checkpoints import Checkpoints, read_json
+from experiments.program.experiment import Experiment
+from experiments.runs.journal import Reporter
+from experiments.runs.training import Run, train, train_together
+from otrw_jax.training.checkpoints import Checkpoints, read_json
 from tests.experiments.runs import Interrupted
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")

@@ -9,11 +9,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import controls, demo, evaluate, experiment, figures, report, reproduce
+from experiments import controls, demo, evaluate, figures, report, reproduce
 from experiments import train as train_script
 from experiments.cli import run_app
 from experiments.configs import cifar_lt, digits, modelnet10, sst
-from experiments.experiment import Experiment
+from experiments.program import experiment
+from experiments.program.experiment import Experiment
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -4,22 +4,22 @@ import numpy as np
 import optax
 
 from otrw_jax import losses
-from otrw_jax.methods.adapters import adapted, disalign, lws
-from otrw_jax.methods.averaging import averaged
-from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
-from otrw_jax.methods.closed_form_heads import nearest_class_mean, tau_normalised
-from otrw_jax.methods.corrected import corrected
 from otrw_jax.methods.erm import erm
-from otrw_jax.methods.l2rw import l2rw
-from otrw_jax.methods.learned_weights import learned_weights
-from otrw_jax.methods.meta_class_weight import meta_class_weight
-from otrw_jax.methods.meta_controls import meta_logistic
-from otrw_jax.methods.meta_weight_net import meta_weight_net
-from otrw_jax.methods.metasaug import metasaug
-from otrw_jax.methods.oltr import oltr
-from otrw_jax.methods.ot_reweight import ot_reweight
-from otrw_jax.methods.ot_weight_net import ot_weight_net
+from otrw_jax.methods.heads.adapters import adapted, disalign, lws
+from otrw_jax.methods.heads.closed_form import nearest_class_mean, tau_normalised
+from otrw_jax.methods.heads.meta_set import meta_logistic
+from otrw_jax.methods.heads.oltr import oltr
+from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
+from otrw_jax.methods.meta.class_weight import meta_class_weight
+from otrw_jax.methods.meta.l2rw import l2rw
+from otrw_jax.methods.meta.learned_weights import learned_weights
+from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.metasaug import metasaug
+from otrw_jax.methods.ot.reweight import ot_reweight
+from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.methods.presets import PRESETS
+from otrw_jax.methods.wrappers.averaging import averaged
+from otrw_jax.methods.wrappers.corrected import corrected
 from otrw_jax.ot.weight_nets import MLPWeightNet
 
 from .problem import COUNTS, NUM_CLASSES

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from otrw_jax.backbones.heads import LinearHead
-from otrw_jax.backbones.mlp import MLP
 from otrw_jax.methods.base import Batch, Examples, TrainingData
-from otrw_jax.model import flax_model
+from otrw_jax.models.backbones.mlp import MLP
+from otrw_jax.models.heads import LinearHead
+from otrw_jax.models.model import flax_model
 
 # A step runs in a millisecond and compiles in seconds: not optimised, in two thirds of them.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

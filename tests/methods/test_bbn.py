@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from otrw_jax.backbones.heads import LinearHead
-from otrw_jax.backbones.mlp import MLP
 from otrw_jax.losses import focal
 from otrw_jax.methods.bbn import bbn, conventional_share
-from otrw_jax.model import flax_model
+from otrw_jax.models.backbones.mlp import MLP
+from otrw_jax.models.heads import LinearHead
+from otrw_jax.models.model import flax_model
 
 from . import problem
 from .problem import COUNTS, NUM_CLASSES, assert_trees_close, assert_trees_equal, jit

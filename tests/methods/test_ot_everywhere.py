@@ -11,13 +11,13 @@ import optax
 import pytest
 
 from otrw_jax import ot_reweight
-from otrw_jax.methods.ot_problem import OTReweighting
-from otrw_jax.methods.ot_weight_net import ot_weight_net
+from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.methods.presets import PRESETS, global_weights
-from otrw_jax.ot.transport import EntropicOT
+from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.ot.weight_nets import MLPWeightNet
-from otrw_jax.seeds import stack
-from otrw_jax.train import DeviceData, Stage, TrainingDivergedError, make_loop, run_stage
+from otrw_jax.training.loop import DeviceData, Stage, TrainingDivergedError, make_loop, run_stage
+from otrw_jax.training.seeds import stack
 
 from . import problem
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from otrw_jax.methods.ot_reweight import ot_reweight
+from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.presets import PRESETS
 from tests.ot import reference
 

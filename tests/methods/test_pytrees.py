@@ -11,11 +11,11 @@ import optax
 import pytest
 from flax import nnx
 
-from otrw_jax.backbones.heads import kernel_of
-from otrw_jax.methods.averaging import averaged
 from otrw_jax.methods.erm import erm
-from otrw_jax.methods.restart import with_fresh_head
-from otrw_jax.model import Model
+from otrw_jax.methods.wrappers.averaging import averaged
+from otrw_jax.methods.wrappers.restart import with_fresh_head
+from otrw_jax.models.heads import kernel_of
+from otrw_jax.models.model import Model
 
 from . import problem
 from .every_method import METHODS, RATE, SGD

@@ -6,21 +6,21 @@ import numpy as np
 import optax
 import pytest
 
-from otrw_jax.methods.adapters import disalign, disalign_weights
-from otrw_jax.methods.averaging import averaged
-from otrw_jax.methods.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.base import Examples, classification_metrics
 from otrw_jax.methods.bbn import bbn
-from otrw_jax.methods.closed_form_heads import tau_normalised
 from otrw_jax.methods.erm import deferred, erm, influence
-from otrw_jax.methods.l2rw import l2rw
-from otrw_jax.methods.learned_weights import learned_weights
-from otrw_jax.methods.meta_class_weight import meta_class_weight
-from otrw_jax.methods.meta_controls import meta_logistic
-from otrw_jax.methods.meta_weight_net import meta_weight_net
-from otrw_jax.methods.metasaug import metasaug
-from otrw_jax.methods.oltr import oltr
-from otrw_jax.methods.ot_problem import OTReweighting
+from otrw_jax.methods.heads.adapters import disalign, disalign_weights
+from otrw_jax.methods.heads.closed_form import tau_normalised
+from otrw_jax.methods.heads.meta_set import meta_logistic
+from otrw_jax.methods.heads.oltr import oltr
+from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
+from otrw_jax.methods.meta.class_weight import meta_class_weight
+from otrw_jax.methods.meta.l2rw import l2rw
+from otrw_jax.methods.meta.learned_weights import learned_weights
+from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.metasaug import metasaug
+from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.methods.wrappers.averaging import averaged
 
 from . import problem
 from .every_method import METHODS, SGD

@@ -16,11 +16,11 @@ import optax
 import pytest
 
 from otrw_jax import cross_entropy
-from otrw_jax.backbones.heads import LinearHead
 from otrw_jax.methods.base import Batch, Examples, TrainingData
-from otrw_jax.methods.ot_reweight import ot_reweight
+from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.presets import released
-from otrw_jax.model import flax_model
+from otrw_jax.models.heads import LinearHead
+from otrw_jax.models.model import flax_model
 
 from .problem import jit
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otrw_jax.methods.meta_learning import normalised
+from otrw_jax.methods.meta.meta_loss import normalised
 
 from . import problem
 from .every_method import METHODS

@@ -1,0 +1,25 @@
+"""How a script starts, and how it ends where something is wrong."""
+
+from experiments.cli.script import (
+    CONFIG,
+    MARKDOWN,
+    RECORDS,
+    SEEDS,
+    WORKDIR,
+    define_path,
+    run_app,
+    seeds,
+    sentence,
+)
+
+__all__ = [
+    "CONFIG",
+    "MARKDOWN",
+    "RECORDS",
+    "SEEDS",
+    "WORKDIR",
+    "define_path",
+    "run_app",
+    "seeds",
+    "sentence",
+]

@@ -1,0 +1,1 @@
+"""What records say: tables, findings, comparisons seed by seed."""

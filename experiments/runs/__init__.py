@@ -1,0 +1,1 @@
+"""A run and its directory: trained, resumed, taken over, restored."""

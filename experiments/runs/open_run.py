@@ -1,0 +1,226 @@
+"""A run directory while its run goes on: opened, gone on from a checkpoint, saved, finished."""
+
+import contextlib
+import pathlib
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments.program.experiment import Experiment, stage_ends
+from experiments.runs.directory import (
+    ConfigMismatchError,
+    alone_in,
+    best_record,
+    check_config,
+    claim,
+    describe,
+    device_name,
+    differing_first_stage,
+    extended,
+    fingerprint_of,
+    three_results,
+)
+from experiments.runs.display import Display
+from experiments.runs.journal import Reporter
+from experiments.runs.network_files import is_network_file, read_about, read_network
+from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
+from otrw_jax.training.devices import from_first, is_first_process, wait_for_all
+from otrw_jax.training.files import read_json, write_json, writing
+
+
+class Run(NamedTuple):
+    """What a run is beside its config.
+
+    Attributes:
+        workdir: the run directory.
+        seed: of the network's start, the order of the data and the augmentation.
+        subset_seed: of the choice of examples.
+        stage1_from: run directory whose first stage is taken over, or a network file.
+    """
+
+    workdir: pathlib.Path
+    seed: int
+    subset_seed: int
+    stage1_from: str | pathlib.Path = ""
+
+
+class OpenRun:
+    """A run directory while its run goes on. Of several processes the first alone writes."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Run,
+        one_of_several: bool,
+        files: contextlib.ExitStack,
+        extend: bool = False,
+    ):
+        self.run, self.seed = run, run.seed
+        self._experiment, self._writes = experiment, is_first_process()
+        self._name = run.workdir.name if one_of_several else ""
+        config = ConfigDict(experiment.config)
+        config.seed, config.subset_seed = run.seed, run.subset_seed
+        config.stage1_from = str(run.stage1_from)
+        if self._writes:
+            with writing(run.workdir):
+                run.workdir.mkdir(parents=True, exist_ok=True)
+            files.enter_context(alone_in(run.workdir))
+            changes = claim(run.workdir, config, extend)
+        self._fingerprint = fingerprint_of(config.to_dict())
+        self.prepared = experiment.prepare(run.subset_seed)
+        self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
+        self.variables = experiment.initial_variables(run.seed, self.prepared)
+        if self._writes:
+            _tell_of_another_device(run.workdir)
+            describe(run.workdir, experiment, self.prepared, self.variables)
+        # Runs that are trained together are saved one after the other: a kill in between leaves
+        # some a checkpoint behind, and the others must still have that.
+        keep = max(config.keep_checkpoints, 2) if one_of_several else config.keep_checkpoints
+        folder = run.workdir / "checkpoints"
+        if not self._writes:
+            wait_for_all("the folder of the checkpoints is ready")
+        self.checkpoints = files.enter_context(
+            Checkpoints(folder, self.ends, keep, read_only=not self._writes)
+        )
+        if self._writes:
+            if run.stage1_from and not self.checkpoints.steps():
+                self._take_over()
+            done = self._last_whole()
+            if done:
+                check_config(run.workdir, self.checkpoints.record(done))
+            self.checkpoints.forget_after(done)
+            if changes:
+                self._check_extension(done)
+                extended(run.workdir, config, changes, done)
+            wait_for_all("the folder of the checkpoints is ready")
+        self.done = from_first(done if self._writes else 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are behind it."""
+        return self.done == self.ends[-1]
+
+    def go_back(self, done: int) -> None:
+        """Forgets what came after a checkpoint."""
+        if self.done > done and self._writes:
+            self.checkpoints.forget_after(done)
+        self.done = done
+
+    def restore(self, index: int, number: int) -> Any:
+        """The state of a stage at a checkpoint."""
+        template = self._experiment.template(index, self.seed, self.prepared)
+        return self.checkpoints.restore(template, number)
+
+    def report(self, files: contextlib.ExitStack, display: Display) -> None:
+        """Starts to tell how the run goes on, from the history behind it."""
+        self.history = self.checkpoints.record(self.done)["history"] if self.done else []
+        if self._writes:
+            title = f"{self._experiment.config.recipe} {self._name}".strip()
+            self._reporter = Reporter(self.run.workdir, title, self.history, display)
+            files.callback(self._reporter.close)
+
+    def keep(self, epoch: int, record: dict, state: Any) -> None:
+        """Saves and reports an epoch, the `epoch`-th of its stage from one."""
+        number = record["number"]
+        self.history.append(record)
+        self.done = number
+        if not self._writes:
+            return
+        if number in self.ends or epoch % self._experiment.config.checkpoint_every == 0:
+            best = best_record(self.history, "held_out")
+            content = {"history": self.history, "config": self._fingerprint}
+            self.checkpoints.save(number, state, content, best=best and best["number"])
+        self._reporter.epoch(record)
+
+    def finish(self) -> dict:
+        """The results, written into the run directory."""
+        results = three_results(self.history)
+        if self._writes:
+            write_json(self.run.workdir / "results.json", results)
+        return results
+
+    def _check_extension(self, done: int) -> None:
+        """Says what keeps an extension from going on, before the config is written."""
+        if done >= self.ends[-1]:
+            raise ValueError(
+                f"the run in {self.run.workdir} has all its epochs behind it; give more of them to "
+                "go on with other rates."
+            )
+        index = next(i for i, end in enumerate(self.ends) if done < end)
+        if done > (self.ends[index - 1] if index else 0):
+            template = self._experiment.template(index, self.seed, self.prepared)
+            self.checkpoints.check(template, done)
+
+    def _last_whole(self) -> int:
+        """The newest checkpoint from which the run can go on; 0 where there is none at all.
+
+        Raises:
+            CheckpointError: there are some, and none of them is whole.
+        """
+        steps, told = self.checkpoints.steps(), []
+        for step in reversed(steps):
+            # A later stage begins with the network that the earlier ones have left.
+            before = [end for end in self.ends if end < step < self.ends[-1]]
+            found = {at: self.checkpoints.damage(at) for at in (step, *before)}
+            damaged = [f"checkpoint {at} is damaged ({what})" for at, what in found.items() if what]
+            if not damaged:
+                for sentence in dict.fromkeys(told):
+                    print(f"{self.run.workdir}: {sentence}; going on from {step}.", flush=True)
+                return step
+            told += damaged
+        if told:
+            raise CheckpointError(
+                f"{self.run.workdir / 'checkpoints'}: {', '.join(dict.fromkeys(told))}, and no "
+                "whole one is left to go on from; restore a file from a copy, or choose another "
+                "--workdir to begin anew."
+            )
+        return 0
+
+    def _take_over(self):
+        """Takes another run's first stage as this run's, after checking that it is the same."""
+        source = pathlib.Path(self.run.stage1_from).expanduser()
+        if not is_network_file(source) and not (source / "checkpoints").is_dir():
+            raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
+        differing = differing_first_stage(source, self.run.workdir)
+        if differing:
+            raise ConfigMismatchError(
+                f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
+                "stage is not this run's."
+            )
+        if is_network_file(source):
+            self._start_from(source)
+            return
+        template = self._experiment.template(0, self.seed, self.prepared)
+        with Checkpoints(source / "checkpoints", read_only=True) as theirs:
+            record = theirs.record(self.ends[0])
+            check_config(source, record)
+            state = theirs.restore(template, self.ends[0])
+        content = {"history": record["history"], "config": self._fingerprint}
+        self.checkpoints.save(self.ends[0], state, content)
+
+    def _start_from(self, path: pathlib.Path):
+        """Takes the network of a file as the end of the first stage, with a fresh optimiser."""
+        about, here = read_about(path), self.prepared.split.fingerprint
+        if about["fingerprint"] != here:
+            raise ConfigMismatchError(
+                f"stage1_from: the network in {path} was trained on subset {about['fingerprint']}, "
+                f"this run's is {here}; prepare the data set anew, or train the first stage."
+            )
+        variables = read_network(path, self.variables)
+        loop = self._experiment.loops(self.prepared.split.counts)[0]
+        key = self._experiment.stage_key(self.seed, 0)
+        state = loop.start(key, variables, self.prepared.data).replace(variables=variables)
+        content = {"history": about["history"], "config": self._fingerprint}
+        self.checkpoints.save(self.ends[0], state, content)
+
+
+def _tell_of_another_device(workdir: pathlib.Path) -> None:
+    """Says where a run goes on on another device than it was on until now."""
+    before = None
+    with contextlib.suppress(OSError, ValueError):  # It is written anew in any case.
+        before = read_json(workdir / "run.json").get("device")
+    if before and before != device_name():
+        print(
+            f"{workdir}: until now on {before}; from here on {device_name()}, which rounds in its "
+            "own way: it ends like an uninterrupted run to rounding, not bit for bit."
+        )

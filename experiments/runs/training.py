@@ -1,0 +1,330 @@
+"""Runs of a recipe, from a config and a seed each: trained, resumed, taken over, restored."""
+
+import contextlib
+import math
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, PyTree
+from ml_collections import ConfigDict
+
+from experiments.program.experiment import Experiment, Prepared, stage_ends
+from experiments.runs.directory import (
+    best_record,
+    check_config,
+    check_place,
+    holds_run,
+    read_config,
+    runs_below,
+)
+from experiments.runs.display import Display
+from experiments.runs.open_run import OpenRun, Run
+from otrw_jax.models.model import predict
+from otrw_jax.training.checkpoints import Checkpoints
+from otrw_jax.training.devices import is_first_process
+from otrw_jax.training.loop import Stage, TrainingDivergedError, run_stage
+from otrw_jax.training.seeds import stack, unstack
+
+
+class OutOfTimeError(RuntimeError):
+    """Training was to stop at a time that has come; what is trained is saved."""
+
+
+def train(
+    experiment: Experiment,
+    workdir: str | pathlib.Path,
+    seed: int,
+    subset_seed: int,
+    stage1_from: str | pathlib.Path = "",
+    extend: bool = False,
+) -> dict:
+    """Trains, or goes on training, a run in `workdir`, and returns its results.
+
+    Args:
+        experiment: what is run.
+        workdir: see `Run`, as for the others.
+        seed: of what is random in the training.
+        subset_seed: of the choice of examples.
+        stage1_from: run directory whose first stage is taken over, or a network file.
+        extend: whether a run that is there goes on with the config's epochs and rates, where these
+            are others than its own.
+
+    Returns:
+        `{"last": ..., "best_held_out": ..., "best_test": ...}`, each the metrics of one epoch of
+        the last stage on the test set; None where there is no held-out part.
+
+    Raises:
+        ConfigMismatchError: the directory holds a run of another config, or other runs.
+        CheckpointError, TrainingDivergedError: see there.
+    """
+    run = Run(pathlib.Path(workdir).expanduser(), seed, subset_seed, stage1_from)
+    return train_together(experiment, [run], extend)[0]
+
+
+def train_together(
+    experiment: Experiment, runs: list[Run], extend: bool = False, until: float = math.inf
+) -> list[dict]:
+    """Trains, or goes on training, runs of several seeds, and returns the results of each.
+
+    Runs that are as far as each other are trained together, by `jax.vmap`, as many at once as the
+    config says.
+
+    Args:
+        experiment: what is run.
+        runs: one a seed.
+        extend: as of `train`.
+        until: of `time.monotonic`, by when to stop where no further epoch fits.
+
+    Raises:
+        OutOfTimeError: another epoch would end after `until`; besides, as `train`.
+    """
+    if is_first_process():
+        for run in runs:
+            check_place(run.workdir)
+    several = f", {len(runs)} seeds" if len(runs) > 1 else ""
+    with contextlib.ExitStack() as files:
+        display = Display(f"{experiment.config.recipe}{several}", "preparing the data")
+        files.callback(display.close)
+        opened = [OpenRun(experiment, run, len(runs) > 1, files, extend) for run in runs]
+        if not opened[0].done:
+            experiment.check_stages(opened[0].seed, opened[0].prepared)
+        for run in opened:
+            if run.complete:  # A kill may have come before its last report.
+                run.report(files, display)
+        at_once = experiment.seeds_at_once(len(runs))
+        while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
+            display.begin(sum(run.done for run in opened), sum(run.ends[-1] for run in opened))
+            with contextlib.ExitStack() as reports:
+                for run in group:
+                    run.report(reports, display)
+                begun = time.monotonic()
+                for epoch, records, states, seen in _left(experiment, group, display):
+                    number = records[0]["number"]
+                    if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
+                        display.waiting("evaluating", told=False)
+                        _evaluate(experiment, records, states, seen)
+                    for run, record, state in zip(group, records, states, strict=True):
+                        run.keep(epoch, record, state)
+                    ended, left = time.monotonic(), [run for run in opened if not run.complete]
+                    if left and ended + (ended - begun) > until:
+                        raise OutOfTimeError(f"after epoch {number} no further one fits.")
+                    begun = ended
+        return [run.finish() for run in opened]
+
+
+def _evaluate(experiment, records, states, seen):
+    """Adds the evaluations of a group's states, on the data its stage sees, to their records."""
+    seeds = len(seen) if len(seen) > 1 else 0
+    loops = experiment.loops(seen[0].split.counts, seeds)
+    stage = next(loop.stage for loop in loops if loop.stage.name == records[0]["stage"])
+    variables = [state.variables for state in states]
+    if seeds:
+        found = experiment.evaluations_together(stage, variables, seen)
+    else:
+        found = [experiment.evaluations(stage, variables[0], seen[0])]
+    for record, one in zip(records, found, strict=True):
+        record |= one
+
+
+def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun]:
+    """Runs to train together next: those furthest behind, and those one checkpoint ahead."""
+    left = [run for run in opened if not run.complete]
+    behind = min((run.done for run in left), default=0)
+
+    def joins(run):
+        near = 0 < run.done - behind <= every and not run.checkpoints.damage(behind)
+        return run.done == behind or near
+
+    group = [run for run in left if joins(run)][:at_once]
+    for run in group:
+        run.go_back(behind)
+    return group
+
+
+def _left(experiment: Experiment, group: list[OpenRun], display: Display):
+    """As `_epochs_left`; where training diverges, it says what the run directories still have."""
+    try:
+        yield from _epochs_left(experiment, group, display)
+    except TrainingDivergedError as error:
+        config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
+        second = done >= group[0].ends[0]
+        section = f"stage2.{config.recipe}" if second else "stage1"
+        field = f"--config.{section}.optimizer.learning_rate"
+        saved = group[0].checkpoints.steps()
+        way = f"repeat the command with a smaller {field}"
+        if saved:
+            way = f"{workdir} keeps the epochs up to {saved[-1]}: {way} and --extend to go on there"
+        first = f", with --config.stage1_from={workdir} for its first stage" if second else ""
+        raise TrainingDivergedError(f"{error} {way}, or take another --workdir{first}.") from error
+
+
+def _epochs_left(
+    experiment: Experiment, group: list[OpenRun], display: Display
+) -> Iterator[tuple[int, list[dict], list[Any], list[Prepared]]]:
+    """Runs what a group of runs has left.
+
+    Yields:
+        The epoch's number within its stage, from one; each run's record, with the seconds of all
+        of them, in a stage's first including the compilation and the features that are kept; each
+        run's state; and its data as the stage sees them.
+    """
+    seeds = len(group) if len(group) > 1 else 0
+
+    def together(trees):
+        return stack(trees) if seeds else trees[0]
+
+    def apart(tree):
+        return unstack(tree, seeds) if seeds else [tree]
+
+    done = group[0].done
+    variables = [run.variables for run in group]
+    loops = experiment.loops(group[0].prepared.split.counts, seeds)
+    for index, (loop, end) in enumerate(zip(loops, stage_ends(loops), strict=True)):
+        if done >= end:
+            variables = [run.restore(index, end).variables for run in group]
+            continue
+        begin = end - loop.stage.epochs
+        clock = time.perf_counter()
+        told = experiment.first_time(loop.stage, seeds) and is_first_process()
+        if loop.stage.feature_copies:
+            display.waiting(f"{loop.stage.name}: computing the features that are kept", told)
+        seen = [
+            experiment.for_stage(loop.stage, run.seed, run.prepared, before)
+            for run, before in zip(group, variables, strict=True)
+        ]
+        data = together([one.data for one in seen])
+        key = together([experiment.stage_key(run.seed, index) for run in group])
+        if done > begin:
+            initial = together([run.restore(index, done) for run in group])
+            initial = experiment.devices.replicate(initial)
+        else:
+            initial = loop.start(key, together(variables), data)
+        first = max(0, done - begin)
+        display.waiting(f"{loop.stage.name}: {'compiling' if told else 'training'}", told)
+        epochs = run_stage(loop, initial, data, key, first, _tick(display, len(group)))
+        for number, state, metrics in epochs:
+            seconds = time.perf_counter() - clock
+            records = [
+                {
+                    "number": begin + number + 1,
+                    "stage": loop.stage.name,
+                    "loss": means.pop("loss"),
+                    "train_error": 100 * means.pop("error"),
+                    **means,
+                    "seconds": seconds,
+                    **({"seeds_together": seeds} if seeds else {}),
+                }
+                for means in (metrics if seeds else [metrics])
+            ]
+            yield number + 1, records, apart(state), seen
+            clock = time.perf_counter()
+        variables = [one.variables for one in apart(state)]
+
+
+def _tick(display: Display, runs: int):
+    """What moves the bar within an epoch of so many runs; None where nobody sees it."""
+    return (lambda share: display.within(share * runs)) if display.terminal else None
+
+
+def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
+    """A run's data, and its network's variables after the first stage."""
+    prepared = experiment.prepare(run.subset_seed)
+    end = stage_ends(experiment.loops(prepared.split.counts))[0]
+    template = experiment.template(0, run.seed, prepared)
+    with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
+        return prepared, checkpoints.restore(template, end).variables
+
+
+class Restored(NamedTuple):
+    """A checkpoint of a run: its number, its stage, its state, and the run's data."""
+
+    number: int
+    stage: Stage
+    state: Any
+    experiment: Experiment
+    prepared: Prepared
+
+    def logits(self, inputs: PyTree) -> Float[Array, "b k"]:
+        """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
+
+        A transductive correction (`ot_correction`), which needs the whole test set, is not made.
+
+        Raises:
+            ValueError: the inputs are not like the stored ones: floats in place of bytes, another
+                size or width.
+        """
+        _check_stored(inputs, self.prepared.test.inputs)
+        model = self.experiment.trained_model(self.stage)
+        seen = self.experiment.preprocessing.evaluate(inputs)
+        return predict(model, self.state.variables, seen)
+
+
+def _check_stored(inputs: Array, stored: Array) -> None:
+    """Raises ValueError where inputs differ from the stored ones in kind, or in size.
+
+    Clouds may have more or fewer points; the preprocessing says how many it needs.
+    """
+    whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (inputs, stored)]
+    sizes = [x.shape[2:] if stored.ndim == 3 else x.shape[1:] for x in (inputs, stored)]
+    if inputs.ndim != stored.ndim or sizes[0] != sizes[1] or whole[0] != whole[1]:
+        raise ValueError(
+            f"the inputs are {inputs.dtype} of shape {inputs.shape}, and this run's are stored as "
+            f"{stored.dtype} of shape {stored.shape}; give them as prepared.test.inputs has them."
+        )
+
+
+def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = "") -> Restored:
+    """Restores a checkpoint of a run directory.
+
+    Args:
+        workdir: the run directory.
+        which: `"last"`, a stage's name for its end, `"best_held_out"`, or an epoch's number.
+        data_dir: where the data set is, if not where the run found it.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ConfigMismatchError: its config is gone, or was altered.
+        CheckpointError: there is no such checkpoint, or it is damaged.
+        ValueError: `which` is none of these.
+    """
+    workdir = pathlib.Path(workdir).expanduser()
+    if not holds_run(workdir):
+        names = [str(path.relative_to(workdir)) for path in runs_below(workdir)]
+        inside = f"; it holds several, choose one: {', '.join(names)}"
+        raise FileNotFoundError(f"{workdir} holds no run{inside if names else '; train first'}.")
+    saved = read_config(workdir)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        whole = next((at for at in checkpoints.steps() if not checkpoints.damage(at)), None)
+        check_config(workdir, checkpoints.record(whole))
+    config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
+    config.data.data_dir = data_dir or config.data.data_dir
+    config.devices = 1
+    experiment = Experiment(config, new=False)
+    prepared = experiment.prepare(config.subset_seed)
+    loops = experiment.loops(prepared.split.counts)
+    ends = stage_ends(loops)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        number = _number(which, loops, checkpoints)
+        index = next((i for i, end in enumerate(ends) if number <= end), len(ends) - 1)
+        state = checkpoints.restore(experiment.template(index, config.seed, prepared), number)
+    return Restored(number, loops[index].stage, state, experiment, prepared)
+
+
+def _number(which, loops, checkpoints) -> int:
+    names = {loop.stage.name: end for loop, end in zip(loops, stage_ends(loops), strict=True)}
+    if which in names:
+        return names[which]
+    if which.isdigit():
+        return int(which)
+    history = checkpoints.record()["history"]
+    if which == "last":
+        return history[-1]["number"]
+    best = best_record(history, "held_out")
+    if which == "best_held_out" and best:
+        return best["number"]
+    known = ["last", *names, *(["best_held_out"] if best else []), "an epoch's number"]
+    raise ValueError(f"checkpoint {which!r} is not known; choose {', '.join(known)}.")

@@ -1,0 +1,1 @@
+"""Many runs: the tables, their cells and records."""

@@ -1,0 +1,317 @@
+"""The cells of the table of controls: ways to train a head on kept features, in few programs.
+
+Cells that differ in numbers alone (class weights, an offset of the logits, the head they start
+from) are trained in one program, stacked along the axis of the seeds.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PyTree
+from ml_collections import ConfigDict
+
+from experiments.configs.checks import check_controls
+from experiments.program.experiment import Experiment, Prepared
+from experiments.program.optimizers import make_optimizer
+from otrw_jax import EntropicOT, OTReweighting, cross_entropy, erm, ot_reweight
+from otrw_jax.losses import effective_number_weights, log_prior
+from otrw_jax.methods.base import Examples, Method
+from otrw_jax.metrics import balanced_accuracy, top1_error
+from otrw_jax.samplers import class_power, sampled
+from otrw_jax.training.evaluation import make_evaluator
+from otrw_jax.training.features import given_features, make_keeper, pick_copy
+from otrw_jax.training.loop import DeviceData, Stage, make_loop, run_stage
+from otrw_jax.training.seeds import stack
+
+BASES = {
+    "ce": "cross-entropy",
+    "cb": "class-balanced",
+    "la": "logit-adjusted",
+    "bs": "balanced softmax",
+    "crt": "cRT",
+}
+"""Of what the head is trained by: name to title. `la` is `ce` whose logits are adjusted after
+training (in the loss it would be balanced softmax); `crt` draws classes alike, from a new head."""
+
+META_USES = {"none": "not used", "merged": "in the training set", "ten": "10 × cross-entropy"}
+"""What the head sees of the meta set's examples, beside what OT does with them."""
+
+TRANSPORTS = {"none": "no OT", "released": "released", "paper": "paper", "global": "global"}
+"""The OT step: none, the authors' program's, the paper's text's, the global closed form."""
+
+BETA = 0.9999
+
+
+@flax.struct.dataclass
+class CellState:
+    """A method's state, and the numbers in which cells of one program differ."""
+
+    inner: Any
+    class_weights: Float[Array, "k"]
+    offset: Float[Array, "k"]
+
+    @property
+    def step(self):
+        """Steps taken."""
+        return self.inner.step
+
+    @property
+    def variables(self):
+        """The network's."""
+        return self.inner.variables
+
+
+class Start(NamedTuple):
+    """What a cell starts from: the network's variables, and its loss's numbers."""
+
+    variables: PyTree
+    class_weights: Float[Array, "k"]
+    offset: Float[Array, "k"]
+
+
+def with_numbers(make_method) -> Method:
+    """The method `make_method(loss)` of the loss that a state's numbers give.
+
+    The loss of an example of class y is its class weight times the cross-entropy of its logits
+    plus the offset. Features are frozen, so what a refresh finds is what `init` found.
+    """
+
+    def bound(state):
+        def loss(logits, labels):
+            plain = cross_entropy(logits + state.offset[None, :], labels)
+            return state.class_weights[labels] * plain
+
+        return make_method(loss)
+
+    def init(key, start, data):
+        inner = make_method(cross_entropy).init(key, start.variables, data)
+        return CellState(inner, start.class_weights, start.offset)
+
+    def step(state, batch, meta):
+        inner, metrics = bound(state).step(state.inner, batch, meta)
+        return state.replace(inner=inner), metrics
+
+    return Method(init, step)
+
+
+class Cells:
+    """All cells of one config and its seeds."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        experiment: Experiment,
+        seeds: list[int],
+        firsts: list[tuple[Prepared, PyTree]],
+    ):
+        """Keeps the features of every seed.
+
+        Args:
+            config: with the sections of all recipes; the head's stage is that of `cb`.
+            experiment: of cross-entropy.
+            seeds: as in the config.
+            firsts: data, and variables after the first stage, of each seed.
+
+        Raises:
+            ValueError: there is no meta set, or a lever is on that cells do without.
+        """
+        check_controls(config)
+        head, stages = config.stage2.cb, config.stage2
+        self.config = ConfigDict({"data": config.data, "model": config.model})
+        self.config.stage1, self.config.head = config.stage1, head
+        self.config.ot = ConfigDict(
+            {
+                name: {
+                    "weight_optimizer": stages[f"otrw_{name}"].weight_optimizer,
+                    "choices": {**stages[f"otrw_{name}"].choices.to_dict(), **_on_features(name)},
+                }
+                for name in TRANSPORTS
+                if name != "none"
+            }
+        )
+        self._experiment, self._seeds, self._evaluators = experiment, seeds, {}
+        self._model = given_features(experiment.model)
+        self._k = experiment.dataset.num_classes
+        self._variables = [variables for _, variables in firsts]
+        keep = make_keeper(experiment.model, experiment.preprocessing.train, head.feature_copies)
+        kept = [self._keep(keep, seed, *first) for seed, first in zip(seeds, firsts, strict=True)]
+        self._data = {
+            "plain": [plain for plain, _, _ in kept],
+            "merged": [merged for _, merged, _ in kept],
+        }
+        evaluated = [parts for _, _, parts in kept]
+        self.held_out = "held_out" in evaluated[0]
+        self._evaluated = {name: [e[name] for e in evaluated] for name in evaluated[0]}
+        self.count = len(BASES) * len(META_USES) * len(TRANSPORTS)
+
+    def run(self) -> Iterator[tuple[tuple[str, str], dict]]:
+        """Trains and evaluates all cells.
+
+        Yields:
+            A use of the meta set and an OT step, and for each of their cells `base/meta/ot` the
+            test errors in percent, a list over the seeds: `last`, `best_held_out`, `best_test`.
+        """
+        for meta in META_USES:
+            for ot in TRANSPORTS:
+                found = self._run(meta, ot, ("ce", "cb", "bs"), balanced=False)
+                found |= self._run(meta, ot, ("crt",), balanced=True)
+                yield (META_USES[meta], TRANSPORTS[ot]), found
+
+    def _run(self, meta: str, ot: str, bases: tuple[str, ...], balanced: bool) -> dict:
+        data = self._data["merged" if meta == "merged" else "plain"]
+        counts = np.bincount(data[0].raw.labels, minlength=self._k)
+        steps = int(counts.sum()) // self.config.head.batch_size
+        method = with_numbers(lambda loss: self._method(ot, 10.0 * (meta == "ten"), loss, steps))
+        if balanced:
+            method = sampled(method, class_power(self._k, 0.0))
+        head = self.config.head
+        stage = Stage("head", method, head.epochs, head.batch_size, head.feature_copies)
+        starts = [self._start(base, counts, at) for base in bases for at in range(len(data))]
+        stacked = stack(data * len(bases))
+        keys = jnp.stack([jax.random.fold_in(jax.random.key(s), 3) for s in self._seeds])
+        keys = jnp.tile(keys, len(bases))
+        loop = make_loop(stage, pick_copy, seeds=len(starts))
+        state = loop.start(keys, stack(starts), stacked)
+        errors = []
+        for _, end, _ in run_stage(loop, state, stacked, keys):
+            errors.append(self._errors(end.variables, bases, counts))
+        return {
+            f"{base}/{meta}/{ot}": three_results([e[base] for e in errors]) for base in errors[0]
+        }
+
+    def _method(self, ot: str, meta_cross_entropy: float, loss, steps: int) -> Method:
+        epochs = self.config.head.epochs
+        optimizer = make_optimizer(self.config.head.optimizer, steps, epochs)
+        if ot == "none":
+            return erm(
+                self._model,
+                optimizer,
+                loss=loss,
+                meta_cross_entropy=meta_cross_entropy,
+                trainable="head/.*",
+                batch_norm=False,
+            )
+        section = self.config.ot[ot]
+        choices = OTReweighting(
+            **{
+                **section.choices.to_dict(),
+                "ot": EntropicOT(**section.choices.ot),
+                "meta_cross_entropy": meta_cross_entropy,
+            }
+        )
+        weight_optimizer = make_optimizer(section.weight_optimizer, steps, epochs)
+        return ot_reweight(self._model, optimizer, weight_optimizer, self._k, choices, loss=loss)
+
+    def _start(self, base: str, counts: np.ndarray, at: int) -> Start:
+        variables, k = self._variables[at], self._k
+        ones, zeros = jnp.ones(k), jnp.zeros(k)
+        match base:
+            case "cb":
+                return Start(variables, effective_number_weights(counts, BETA), zeros)
+            case "bs":
+                return Start(variables, ones, _prior(counts))
+            case "crt":
+                key = jax.random.fold_in(jax.random.key(self._seeds[at]), 4)
+                params = {**variables["params"], "head": self._experiment.fresh_head(key)}
+                return Start({**variables, "params": params}, ones, zeros)
+            case _:
+                return Start(variables, ones, zeros)
+
+    def _errors(self, variables: PyTree, bases: tuple[str, ...], counts: np.ndarray) -> dict:
+        """Errors and balanced accuracies by part, in percent, of each base, `la` beside `ce`."""
+        each = len(self._seeds)
+        found = {}
+        for name, examples in self._evaluated.items():
+            stacked = stack(examples * len(bases))
+            for adjusted in [False, True] if "ce" in bases else [False]:
+                evaluate = self._evaluator(counts if adjusted else None)
+                confusion = evaluate(variables, stacked).confusion
+                measures = {name: top1_error, f"{name}_balanced_accuracy": balanced_accuracy}
+                for key, measure in measures.items():
+                    rows = 100 * np.asarray(jax.vmap(measure)(confusion)).reshape(-1, each)
+                    for base, values in zip(bases, rows, strict=True):
+                        if not adjusted:
+                            found.setdefault(base, {})[key] = values
+                        elif base == "ce":
+                            found.setdefault("la", {})[key] = values
+        return found
+
+    def _evaluator(self, counts: np.ndarray | None):
+        key = None if counts is None else tuple(counts)
+        if key not in self._evaluators:
+            model = self._model
+            if counts is not None:
+                prior = _prior(counts)
+                model = model._replace(
+                    logits=lambda head, z: self._model.logits(head, z) - prior[None, :]
+                )
+            self._evaluators[key] = make_evaluator(
+                model, lambda z: z, self._k, batch_size=10_000, together=True
+            )
+        return self._evaluators[key]
+
+    def _keep(self, keep, seed, prepared, variables):
+        """Features: of the training set, of it with the meta set in it, of what is evaluated."""
+        data = prepared.data
+        ids = prepared.split.meta
+        stored = Examples(
+            jnp.asarray(prepared.dataset.train_inputs[ids]),
+            jnp.asarray(prepared.dataset.train_labels[ids]),
+        )
+
+        def joined(one, other):
+            return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, other)
+
+        view = data.view.replace(train=joined(data.view.train, data.view.meta))
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        merged = keep(variables, DeviceData(joined(data.raw, stored), view), key)
+        count = data.raw.labels.shape[0]
+        plain = jax.tree.map(lambda x: x[:count], (merged.raw, merged.view.train))
+        plain = DeviceData(plain[0], merged.view.replace(train=plain[1]))
+
+        parts = {"test": prepared.test, "held_out": prepared.held_out}
+        evaluated = {
+            name: self._experiment.read(variables, part)
+            for name, part in parts.items()
+            if part is not None
+        }
+        return plain, merged, evaluated
+
+
+def three_results(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
+    """Test errors by seed: of the last epoch, and of the best by either part, as of a run.
+
+    The best is the first epoch of the highest balanced accuracy, on the held-out part or on the
+    test set itself.
+
+    Args:
+        epochs: of each epoch, errors `test`, and `test_balanced_accuracy` and perhaps
+            `held_out_balanced_accuracy`, by seed.
+    """
+    test = np.stack([epoch["test"] for epoch in epochs])
+    seeds = np.arange(test.shape[1])
+    found = {"last": test[-1]}
+    for part in ("held_out", "test"):
+        if f"{part}_balanced_accuracy" in epochs[0]:
+            # Rounded, since epochs with as many right may differ in a last bit.
+            values = np.round([epoch[f"{part}_balanced_accuracy"] for epoch in epochs], 3)
+            found[f"best_{part}"] = test[values.argmax(axis=0), seeds]
+    return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
+
+
+def _on_features(preset: str) -> dict:
+    """What kept features change of a preset, and what makes its losses comparable with others'."""
+    changes = {"trainable": "head/.*", "batch_norm": False}
+    if preset == "released":
+        # Means of features, as inputs are not at hand; weights of mean one in a mean of losses.
+        changes |= {"measure": "prototype", "features": "loss_pass", "reduction": "mean"}
+    return changes
+
+
+def _prior(counts: np.ndarray) -> Float[Array, "k"]:
+    return jnp.asarray(log_prior("controls", counts, single=True), jnp.float32)

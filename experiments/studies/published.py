@@ -1,0 +1,70 @@
+"""The paper's figures, as errors in percent."""
+
+import functools
+import json
+import pathlib
+from typing import NamedTuple
+
+PAPER = pathlib.Path(__file__).parents[2] / "results" / "paper.json"
+
+
+class Column(NamedTuple):
+    """A column of a table: what it was run on, and what is measured there.
+
+    Attributes:
+        dataset: such as "cifar10".
+        imbalance_factor: largest over smallest class.
+        of_classes: whether it is the mean over classes of their errors.
+        protocol: of the runs; the paper's figures are of "paper".
+    """
+
+    dataset: str
+    imbalance_factor: float
+    of_classes: bool = False
+    protocol: str = "paper"
+
+    @property
+    def title(self) -> str:
+        """As the header has it."""
+        kind = ", by class" if self.of_classes else ""
+        kind += f", {self.protocol}" if self.protocol != "paper" else ""
+        return f"{self.dataset}, {self.imbalance_factor:g}{kind}"
+
+
+def columns_of(table: str) -> list[Column]:
+    """The columns of one of the paper's tables."""
+    paper = _paper()[table]
+    return [_column(text) for text in paper.get("columns") or [paper["dataset"]]]
+
+
+def rows_of(table: str) -> list[str]:
+    """The rows of one of the paper's tables."""
+    return list(_paper()[table]["rows"])
+
+
+def error_of(table: str, row: str, column: Column) -> float | None:
+    """A figure of the paper as an error, or None where it has none."""
+    paper, columns = _paper()[table], columns_of(table)
+    column = column._replace(imbalance_factor=round(column.imbalance_factor, 2))
+    values = paper["rows"].get(row)
+    if values is None or column not in columns:
+        return None
+    value = values[columns.index(column)]
+    mean = value[0] if isinstance(value, list) else value
+    if mean is not None and "accuracy" in paper["metric"]:
+        return 100 - mean
+    return mean
+
+
+def _column(text: str) -> Column:
+    """A column, of `cifar10_lt/100`, `sst2/1000:20`, or `modelnet10/4:100 CA`."""
+    dataset, _, setting = text.partition("/")
+    setting, _, metric = setting.partition(" ")
+    sizes = [float(size) for size in setting.split(":")]
+    factor = sizes[0] if len(sizes) == 1 else max(sizes) / min(sizes)
+    return Column(dataset.removesuffix("_lt"), round(factor, 2), metric == "CA")
+
+
+@functools.cache
+def _paper() -> dict:
+    return json.loads(PAPER.read_text())

@@ -1,0 +1,1 @@
+"""The datasets as TFDS builders, prepared without TensorFlow."""

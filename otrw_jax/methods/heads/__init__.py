@@ -1,0 +1,1 @@
+"""Heads on a trained backbone."""

@@ -1,0 +1,1 @@
+"""What is learned by the loss of a balanced meta set."""

@@ -1,0 +1,1 @@
+"""Example weights by optimal transport (Guo et al. 2022)."""

@@ -1,0 +1,1 @@
+"""Backbones: inputs to features."""

@@ -1,0 +1,38 @@
+"""The loop over a method, on devices and over seeds, with its evaluation.
+
+Checkpoints are in `otrw_jax.training.checkpoints`, which imports orbax.
+"""
+
+from otrw_jax.training.devices import Devices, pick_devices
+from otrw_jax.training.evaluation import Statistics, make_evaluator
+from otrw_jax.training.features import given_features, make_keeper, make_reader, pick_copy
+from otrw_jax.training.loop import (
+    DeviceData,
+    Loop,
+    Stage,
+    TrainingDivergedError,
+    check_batch,
+    make_loop,
+    run_stage,
+)
+from otrw_jax.training.seeds import stack, unstack
+
+__all__ = [
+    "DeviceData",
+    "Devices",
+    "Loop",
+    "Stage",
+    "Statistics",
+    "TrainingDivergedError",
+    "check_batch",
+    "given_features",
+    "make_evaluator",
+    "make_keeper",
+    "make_loop",
+    "make_reader",
+    "pick_copy",
+    "pick_devices",
+    "run_stage",
+    "stack",
+    "unstack",
+]

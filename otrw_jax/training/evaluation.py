@@ -1,0 +1,122 @@
+"""Predictions of a network over a data set, gathered into the statistics that metrics need."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int, PyTree
+
+from otrw_jax import metrics
+from otrw_jax.checks import check_examples, check_labels, check_shape
+from otrw_jax.methods.base import Examples, global_sum
+from otrw_jax.models.model import Model, predict
+from otrw_jax.training.devices import Devices, pick_devices
+from otrw_jax.training.seeds import stack, unstack
+
+
+class Statistics(NamedTuple):
+    """Sums over a data set: the confusion matrix `[k, k]` and the calibration bins."""
+
+    confusion: Int[Array, "k k"]
+    bins: metrics.CalibrationBins
+
+
+def make_evaluator(
+    model: Model,
+    prepare: Callable[[PyTree], PyTree],
+    num_classes: int,
+    batch_size: int = 1000,
+    devices: Devices | None = None,
+    together: bool = False,
+    correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None,
+) -> Callable[[PyTree, Examples], Statistics]:
+    """Compiles the evaluation of a network; keep the result, it compiles once a batch shape.
+
+    Args:
+        model: the network.
+        prepare: from stored to network inputs, without augmentation.
+        num_classes: number of classes.
+        batch_size: examples at a time, over all devices; the last batch is padded and masked.
+        devices: those that share a batch; one by default.
+        together: whether variables, and statistics, are stacks of several seeds; the examples are
+            a stack too, or the same for all of them.
+        correct: a map of the logits of all examples of a set, before they are judged.
+
+    Returns:
+        `(variables, examples) -> Statistics`, the examples as they are stored.
+
+    Raises:
+        ValueError: (from the evaluation) labels of no class, or logits of other classes.
+    """
+    devices = devices or pick_devices()
+    if correct is not None:
+        return _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct)
+
+    def of_batch(variables, inputs, labels, mask):
+        logits = predict(model, variables, prepare(inputs))
+        check_shape("evaluation", "logits", logits, (None, num_classes))
+        predictions = jnp.argmax(logits, axis=-1)
+        statistics = Statistics(
+            metrics.confusion_matrix(predictions, labels, num_classes, mask),
+            metrics.calibration_bins(logits, labels, mask=mask),
+        )
+        return global_sum(statistics, devices.axis_name)
+
+    if together:
+        own = jax.jit(jax.vmap(of_batch, in_axes=(0, 0, 0, None)))
+        shared = jax.jit(jax.vmap(of_batch, in_axes=(0, None, None, None)))
+    else:
+        shared = devices.compile(of_batch, spread=(1, 2, 3), arguments=4)
+
+    def evaluate(variables, examples):
+        stacked = examples.labels.ndim == 2
+        check_labels("evaluation", examples.labels.reshape(-1), num_classes)
+        count = examples.labels.shape[-1]
+        size = -(-min(batch_size, count) // devices.total) * devices.total
+        total = None
+        for at in range(0, count, size):
+            rows = np.minimum(np.arange(at, at + size), count - 1)
+            mask = jnp.asarray(np.arange(at, at + size) < count)
+            taken = (slice(None), rows) if stacked else rows
+            batch = examples.inputs[taken], examples.labels[taken], mask
+            function = own if stacked else shared
+            part = function(variables, *map(devices.share, batch))
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+        return total
+
+    return evaluate
+
+
+def _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct):
+    """Logits of a whole set first, by this process alone; then the map, then the statistics."""
+    logits_of = jax.jit(lambda variables, inputs: predict(model, variables, prepare(inputs)))
+
+    @jax.jit
+    def judged(logits, labels):
+        check_shape("evaluation", "logits", logits, (None, num_classes))
+        logits = correct(logits)
+        predictions = jnp.argmax(logits, axis=-1)
+        return Statistics(
+            metrics.confusion_matrix(predictions, labels, num_classes),
+            metrics.calibration_bins(logits, labels),
+        )
+
+    def evaluate(variables, examples):
+        check_examples("evaluation", examples.inputs, examples.labels, num_classes)
+        count = examples.labels.shape[0]
+        parts = [
+            logits_of(variables, examples.inputs[at : at + batch_size])
+            for at in range(0, count, batch_size)
+        ]
+        return judged(jnp.concatenate(parts), examples.labels)
+
+    def evaluate_together(variables, examples):
+        seeds = jax.tree.leaves(variables)[0].shape[0]
+        stacked = examples.labels.ndim == 2
+        each = unstack(examples, seeds) if stacked else [examples] * seeds
+        return stack([evaluate(*one) for one in zip(unstack(variables, seeds), each, strict=True)])
+
+    return evaluate_together if together else evaluate

@@ -1,0 +1,67 @@
+import json
+import pathlib
+import signal
+
+import pytest
+
+from otrw_jax.training.files import read_json, uninterrupted, write_json, writing
+
+
+def folders(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_json_comes_back(tmp_path):
+    value = {"a": [1, 2.5, None], "b": {"c": "d"}}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert read_json(str(tmp_path / "x.json")) == value
+
+
+def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+    assert read_json(path) == {"old": 1}
+
+    def half(self, text):
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_text", half)
+        with pytest.raises(OSError, match=r"x\.json cannot be written \(No space left on device\)"):
+            write_json(path, {"new": 2})
+    assert folders(tmp_path) == ["x.json"]
+    assert read_json(path) == {"old": 1}
+    write_json(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"new": 2}
+    assert folders(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": ', b'{"s": \xff}'])
+def test_a_damaged_json_file_is_named(content, tmp_path):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.json is damaged: .* restore it, or begin anew"):
+        read_json(tmp_path / "x.json")
+
+
+def test_an_error_of_the_file_system_names_the_file_and_what_to_do():
+    with pytest.raises(PermissionError) as caught, writing("here/x"):
+        raise PermissionError(13, "Permission denied", "other")
+    assert str(caught.value) == (
+        "here/x cannot be written (Permission denied); what was saved is intact: make room, or "
+        "allow writing there, then run the same command again."
+    )
+
+
+def test_ctrl_c_is_held_back():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append(1)
+    assert done == [1]
+    with pytest.raises(KeyboardInterrupt):  # It works as before.
+        signal.raise_signal(signal.SIGINT)
