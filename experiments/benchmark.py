@@ -3,7 +3,6 @@
 python -m experiments.benchmark --quick --out=benchmark.json --markdown=docs/benchmark.md
 """
 
-import difflib
 import importlib.util
 import shlex
 import sys
@@ -22,10 +21,12 @@ from experiments.benchmarks import (
     step,
     threshold,
 )
+from experiments.benchmarks import machine as measured
 from experiments.benchmarks.timing import QUICK, Effort
 from experiments.cli import MARKDOWN, define_path, run_app
-from experiments.documents import measurements as tables
-from otrw_jax.training.checkpoints import write_json
+from experiments.documents.markdown import rewrite
+from otrw_jax.checks import nearest
+from otrw_jax.training.files import write_json
 
 QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
 ONLY = flags.DEFINE_list("only", [], "Sections to measure, by name; else all.")
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> None:
     """Measures, prints the tables and writes what was asked for."""
     del argv
     names = chosen_sections(ONLY.value)
-    machine = tables.machine()
+    machine = measured.machine()
     records, parts = [], []
     for name in names:
         if name in NEED_PYTORCH and not importlib.util.find_spec("torch"):
@@ -61,12 +62,12 @@ def main(argv: list[str]) -> None:
         parts.append(SECTIONS[name].markdown(found))
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
-    text = tables.section(command, machine, parts)
+    text = measured.section(command, machine, parts)
     print(text)
     if OUT.value:
         write_json(OUT.value, {"command": command, "machine": machine, "records": records})
     if MARKDOWN.value:
-        tables.rewrite(MARKDOWN.value, text)
+        rewrite(MARKDOWN.value, text, "benchmark")
 
 
 def chosen_sections(only: list[str]) -> list[str]:
@@ -77,7 +78,7 @@ def chosen_sections(only: list[str]) -> list[str]:
     """
     for name in only:
         if name not in SECTIONS:
-            near = difflib.get_close_matches(name, SECTIONS, 1, 0)[0]
+            near = nearest(name, SECTIONS)
             raise ValueError(
                 f"--only={name} is unknown; did you mean {near!r}? There are {', '.join(SECTIONS)}."
             )

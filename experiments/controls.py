@@ -15,16 +15,18 @@ import time
 
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
-from experiments.configs.checks import check_config, check_controls
-from experiments.documents.measurements import spread
+from experiments.configs.checks import check_config
+from experiments.configs.relations import check_controls
+from experiments.documents.controls import shown_table
 from experiments.program.experiment import Experiment
-from experiments.runs.directory import factor_of, flatten, provenance
+from experiments.runs.identity import factor_of, flatten
 from experiments.runs.network_files import of_seed
-from experiments.runs.training import Run, restore_first, train_together
-from experiments.studies.cells import BASES, META_USES, TRANSPORTS, Cells
+from experiments.runs.provenance import provenance
+from experiments.runs.restoring import restore_first
+from experiments.runs.training import Run, train_together
+from experiments.studies.cells import Cells
 from experiments.studies.records import append
 
 
@@ -63,23 +65,11 @@ def main(argv: list[str]) -> None:
         },
     )
     console = Console(width=120)
-    console.print(table(results, "best_held_out" if cells.held_out else "last"))
+    console.print(shown_table(results, "best_held_out" if cells.held_out else "last"))
     print(
         f"{cells.count} cells, seeds {', '.join(map(str, seeds))}, in {seconds:.1f} s, "
         f"{seconds / cells.count:.2f} s a cell; first stages {first_seconds:.1f} s"
     )
-
-
-def table(results: dict, which: str) -> Table:
-    """Test errors in percent, mean and standard deviation over the seeds."""
-    shown = Table(title=f"Test error (%), {which.replace('_', ' ')}")
-    for name in ("base", "meta set", *TRANSPORTS.values()):
-        shown.add_column(name)
-    for base, base_name in BASES.items():
-        for meta, meta_name in META_USES.items():
-            errors = [results[f"{base}/{meta}/{ot}"][which] for ot in TRANSPORTS]
-            shown.add_row(base_name, meta_name, *(spread(e, 1) for e in errors))
-    return shown
 
 
 if __name__ == "__main__":

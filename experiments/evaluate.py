@@ -11,9 +11,9 @@ from absl import flags
 
 from experiments.cli import WORKDIR, define_path, run_app
 from experiments.runs.learned_weights import learned_weights
-from experiments.runs.training import Restored, restore
+from experiments.runs.restoring import Restored, restore
 from otrw_jax.metrics import per_class_accuracy
-from otrw_jax.training.checkpoints import write_json
+from otrw_jax.training.files import write_json
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."

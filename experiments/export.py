@@ -9,10 +9,12 @@ import pathlib
 from experiments.cli import WORKDIR, define_path, run_app
 from experiments.evaluate import DATA_DIR
 from experiments.program.experiment import stage_ends
-from experiments.runs.directory import portable, three_results
+from experiments.runs.identity import portable
 from experiments.runs.network_files import SUFFIX, is_network_file, write_network
-from experiments.runs.training import Restored, restore
-from otrw_jax.training.checkpoints import Checkpoints, read_json
+from experiments.runs.outcomes import three_results
+from experiments.runs.restoring import Restored, restore
+from otrw_jax.training.checkpoints import Checkpoints
+from otrw_jax.training.files import read_json
 
 TO = define_path("to", None, f"The file, NAME{SUFFIX}.")
 

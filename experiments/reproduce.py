@@ -8,12 +8,11 @@ python -m experiments.reproduce all --minutes=60
 Runs that are recorded are skipped, also those that another table has; interrupted ones go on.
 Recipes that begin with cross-entropy share its first stage, or start from the network files in
 `networks` beside the records. With `all` the cells of all tables that have no record are run in the
-order of their value (`experiments/studies/agenda.py`), as far as the time goes; a stop at any moment
-loses an epoch at most. `experiments.report` makes the document of the records.
+order of their value (`experiments/studies/agenda.py`), as far as the time goes; a stop at any
+moment loses an epoch at most. `experiments.report` makes the document of the records.
 """
 
 import ast
-import difflib
 import pathlib
 
 import jax
@@ -25,6 +24,7 @@ from experiments.studies.agenda import Cell, agenda
 from experiments.studies.filling import Filler, Folders
 from experiments.studies.tables import TABLES
 from experiments.studies.within_minutes import fill
+from otrw_jax.checks import nearest
 
 DATASET = flags.DEFINE_string(
     "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."
@@ -82,7 +82,7 @@ def chosen_cells() -> list[Cell]:
 def _check_rows(name: str, rows) -> None:
     for row in ROWS.value:
         if row not in rows:
-            near = difflib.get_close_matches(row, rows, 1, 0)[0]
+            near = nearest(row, rows)
             raise ValueError(f"{name} has no row {row!r}; did you mean {near!r}?")
 
 

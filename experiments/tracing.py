@@ -17,9 +17,9 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.cli import CONFIG, WORKDIR, run_app
-from experiments.documents.measurements import table
+from experiments.documents.markdown import table
 from experiments.program.experiment import Experiment
-from experiments.runs.directory import device_name
+from experiments.runs.provenance import device_name
 
 SHOWN = 12
 

@@ -12,15 +12,15 @@ rate of the stage that it is in; its config.json says so. The epochs that are do
 
 import pathlib
 
-import numpy as np
 from absl import flags
 
 from experiments.cli import CONFIG, WORKDIR, processes, run_app
 from experiments.program.experiment import Experiment
 from experiments.runs.network_files import of_seed
+from experiments.runs.outcomes import mean_results, sentences
 from experiments.runs.training import Run, train, train_together
-from otrw_jax.training.checkpoints import write_json
 from otrw_jax.training.devices import is_first_process
+from otrw_jax.training.files import write_json
 
 EXTEND = flags.DEFINE_bool(
     "extend", False, "Go on with a run under other epochs and rates than it has had until now."
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         seeds = config.seed, config.subset_seed
         results = train(experiment, workdir, *seeds, config.stage1_from, EXTEND.value)
         if is_first_process():
-            print_results(results)
+            print("\n".join(sentences(results)))
         return
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
     runs = [
@@ -47,43 +47,7 @@ def main(argv: list[str]) -> None:
     results = mean_results(train_together(experiment, runs, EXTEND.value))
     if is_first_process():
         write_json(workdir / "results.json", {"seeds": list(config.seeds), **results})
-        print_results(results)
-
-
-def mean_results(runs: list[dict]) -> dict:
-    """Mean over seeds of each of the three results, and of several seeds the deviation."""
-    return {
-        name: {key: _mean([run[name][key] for run in runs]) for key in runs[0][name]}
-        for name in runs[0]
-        if runs[0][name]
-    }
-
-
-def _mean(values: list[float]) -> dict[str, float]:
-    spread = {"std": float(np.std(values, ddof=1))} if len(values) > 1 else {}
-    return {"mean": float(np.mean(values)), **spread}
-
-
-def print_results(results: dict) -> None:
-    """Prints the three results; the best are those of the highest balanced accuracy."""
-    names = {
-        "last": "last epoch",
-        "best_held_out": "best by the held-out part",
-        "best_test": "best by the test set itself",
-    }
-    for name, title in names.items():
-        if not results.get(name):
-            continue
-        shown = {key: value for key, value in results[name].items() if key != "epoch"}
-        text = ", ".join(f"{key} {_number(value)}" for key, value in shown.items())
-        print(f"{title}: {text}")
-
-
-def _number(value) -> str:
-    if not isinstance(value, dict):
-        return f"{value:.2f}"
-    spread = f" ± {value['std']:.2f}" if "std" in value else ""
-    return f"{value['mean']:.2f}{spread}"
+        print("\n".join(sentences(results)))
 
 
 if __name__ == "__main__":

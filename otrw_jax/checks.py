@@ -1,8 +1,9 @@
 """What arguments must be: each mistake is a ValueError of one sentence, before any work is done."""
 
+import difflib
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -167,3 +168,8 @@ def _range(least, above, most, below) -> str:
         return " and ".join(part for part in parts if part)
     low, high = "[" if above is None else "(", "]" if below is None else ")"
     return f"in {low}{lower}, {upper}{high}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Of some names the one that a wrong one most likely stands for, `did you mean ...?`."""
+    return difflib.get_close_matches(name, list(known), 1, 0)[0]

@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import WORKDIR, run_app
-from experiments.runs.training import restore
+from experiments.runs.restoring import restore
 from otrw_jax.training.files import read_json
 
 KILLS = flags.DEFINE_integer("kills", 0, "Of each case; 0 takes its own number.", lower_bound=0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.benchmarks.problems import clustered_problem, exact_gradient, relative_error
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
-from experiments.documents.measurements import number, scientific, table
+from experiments.documents.markdown import number, scientific, table
 from otrw_jax.ot.entropic import EntropicOT, ot_loss
 
 SHAPES = ((16, 10), (50, 2), (128, 100), (128, 1000))

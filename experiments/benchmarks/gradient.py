@@ -14,14 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.problems import clustered_problem, exact_gradient, relative_error
-from experiments.benchmarks.timing import (
-    Effort,
-    cores,
-    interleaved,
-    median_ratio,
-    on_one_core,
-)
-from experiments.documents.measurements import number, scientific, table
+from experiments.benchmarks.timing import Effort, interleaved, median_ratio, on_one_core
+from experiments.documents.markdown import number, scientific, table
+from experiments.runs.provenance import cores
 from otrw_jax.ot.entropic import EntropicOT, ot_loss
 
 with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.benchmarks.timing import Effort
 from experiments.configs import digits
-from experiments.documents.measurements import number, table
+from experiments.documents.markdown import number, spread, table
 from experiments.program.experiment import Experiment
 from otrw_jax.training.loop import run_stage
 
@@ -58,8 +58,8 @@ def markdown(records: list[dict]) -> str:
     rows = [
         [
             r["dtype"],
-            _mean_std(r["errors"]),
-            _mean_std(r["losses"], 4),
+            spread(r["errors"], 1),
+            spread(r["losses"], 4),
             number(r["seconds"]),
         ]
         for r in records
@@ -72,10 +72,6 @@ def markdown(records: list[dict]) -> str:
             f"{len(records[0]['errors'])} seeds; activations of the type given, parameters, batch "
             f"statistics, features and losses in float32. Device: {jax.default_backend()}.",
             table(["activations", "test error, %", "training loss", "s an epoch"], rows),
-            f"Difference in error, seed by seed: {_mean_std(differences)} points.",
+            f"Difference in error, seed by seed: {spread(differences, 1)} points.",
         ]
     )
-
-
-def _mean_std(values, digits_=1) -> str:
-    return f"{np.mean(values):.{digits_}f} ± {np.std(values, ddof=1):.{digits_}f}"

@@ -10,7 +10,7 @@ import optax
 
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.documents.measurements import number, table
+from experiments.documents.markdown import number, table
 from experiments.program.networks import make_model
 from otrw_jax import Examples, TrainingData, erm, flax_model, identity_model
 from otrw_jax.data.images import preprocessing

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.benchmarks.gradient import geometry, linear_problem, sinkhorn
 from experiments.benchmarks.problems import COSTS, batch_costs
 from experiments.benchmarks.timing import Effort, interleaved
-from experiments.documents.measurements import number, table
+from experiments.documents.markdown import number, table
 from otrw_jax.ot.entropic import EntropicOT
 
 SHAPES = ((16, 10), (50, 2), (128, 100))

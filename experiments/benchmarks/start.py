@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from experiments.benchmarks.timing import Effort
-from experiments.documents.measurements import number, table
+from experiments.documents.markdown import number, table
 
 CONFIG = "--config=experiments/configs/digits.py:recipe=otrw_paper"
 IMPORTS = {

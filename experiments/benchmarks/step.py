@@ -12,7 +12,7 @@ import optax
 
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
-from experiments.documents.measurements import number, table
+from experiments.documents.markdown import number, table
 from experiments.program.networks import make_model
 from experiments.program.optimizers import make_optimizer
 from otrw_jax import Batch, Examples, OTReweighting, TrainingData, erm, ot_reweight

@@ -13,7 +13,7 @@ from experiments.benchmarks.problems import (
     relative_error,
 )
 from experiments.benchmarks.timing import Effort
-from experiments.documents.measurements import scientific, table
+from experiments.documents.markdown import scientific, table
 from otrw_jax.ot.entropic import EntropicOT, transport
 
 SHAPES = ((16, 10), (50, 2), (64, 10))

@@ -67,13 +67,6 @@ def on_one_core(function: Callable[..., Any], *args: Any) -> Any:
         return pool.submit(function, *args).result()
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _keep_one_core():
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 

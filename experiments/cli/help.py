@@ -1,6 +1,5 @@
 """What `--help` shows: a script's flags, and the fields of a config with their ranges."""
 
-import difflib
 import pathlib
 import runpy
 
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.checks import rule_of
 from experiments.recipes import recipe_name
+from otrw_jax.checks import nearest
 
 ASKED = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
 CONFIGS = pathlib.Path("experiments/configs")
@@ -58,8 +58,8 @@ def missing_config(argv: list[str]) -> str | None:
     if text is None or (path.is_file() and path.suffix == ".py" and path.stem not in NO_CONFIGS):
         return None
     known = [str(path) for path in sorted(CONFIGS.glob("*.py")) if path.stem not in NO_CONFIGS]
-    near = difflib.get_close_matches(file, known, 1, 0)
-    return f"--config={file} is no config file{f'; did you mean {near[0]}?' if near else '.'}"
+    hint = f"; did you mean {nearest(file, known)}?" if known else "."
+    return f"--config={file} is no config file{hint}"
 
 
 def fields_of(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from experiments import end_at_once
 from experiments.cli import compilation
 from experiments.cli.help import asks_for_help, missing_config, show_help
-from experiments.configs.checks import expanded
+from experiments.configs.places import expanded
 
 INTERRUPTED = 130
 

@@ -4,15 +4,12 @@ All of it is checked before anything is loaded or trained, so that no mistake is
 """
 
 import fnmatch
-import os
-import pathlib
-from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import flax.traverse_util
 from ml_collections import ConfigDict
 
-from experiments.configs.common import levers
+from experiments.configs.relations import RELATIONS
 from experiments.configs.rules import (
     DEPTH,
     PATTERN,
@@ -26,8 +23,6 @@ from experiments.configs.rules import (
     whole,
 )
 from otrw_jax.data.splits import PROFILES
-from otrw_jax.methods.ot.problem import OTReweighting
-from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.training.loop import MetaAugmentation
 
 SEED = whole(0, 2**32 - 1)
@@ -162,154 +157,3 @@ def check_field(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {rule.range}.")
     if first_not_finite(value) is not None:
         raise ValueError(f"{name} is {value!r}; it must be finite.")
-
-
-def expand_paths(config: ConfigDict) -> None:
-    """Puts the user's home in the place of `~` in the paths of a config.
-
-    Raises:
-        ValueError: there is no such user.
-    """
-    parts = {"data": ("data_dir", "manual_dir"), "encoder": ("folder",)}
-    places = [
-        (config[part], name)
-        for part, names in parts.items()
-        if part in config
-        for name in names
-        if name in config[part]
-    ]
-    for section, name in [(config, "stage1_from"), *places]:
-        if section[name]:
-            section[name] = expanded(section[name], name)
-
-
-def expanded(path: str | os.PathLike, name: str) -> str:
-    """A path with the user's home in the place of `~`.
-
-    Args:
-        path: such as ~/runs.
-        name: of the field or flag that it is given by.
-
-    Raises:
-        ValueError: there is no such user.
-    """
-    try:
-        return str(pathlib.Path(path).expanduser())
-    except RuntimeError as error:
-        raise ValueError(f"{name} is {str(path)!r}, and there is no such user.") from error
-
-
-def check_controls(config: ConfigDict) -> None:
-    """Checks what the table of controls needs of a config beside.
-
-    Args:
-        config: with the sections of all recipes.
-
-    Raises:
-        ValueError: there is no meta set; a stage of which cells are made has a lever, which they
-            have not; or a schedule does not fit the epochs of the head, in which they train.
-    """
-    if not config.data.meta_per_class:
-        raise ValueError(
-            "data.meta_per_class is 0, and the controls need a meta set: take 1 or more."
-        )
-    epochs = config.stage2.cb.epochs
-    for recipe in ("cb", "otrw_paper", "otrw_released", "otrw_global"):
-        section = config.stage2[recipe]
-        for lever, off in levers().items():
-            given = section.levers[lever]
-            if given != off:
-                raise ValueError(
-                    f"stage2.{recipe}.levers.{lever} is {given}; the controls train heads without "
-                    f"levers: leave it at {off}."
-                )
-        if "weight_optimizer" in section:
-            name = f"stage2.{recipe}.weight_optimizer"
-            for problem in _schedule(name, section.weight_optimizer, epochs):
-                raise ValueError(f"{problem} The controls have the {epochs} of stage2.cb.")
-
-
-def sections(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The stages' sections of a config, by dotted name."""
-    return {"stage1": config.stage1} | {f"stage2.{k}": v for k, v in config.stage2.items()}
-
-
-def _distinct_seeds(config: ConfigDict) -> Iterator[str]:
-    if len(set(config.seeds)) < len(config.seeds):
-        yield f"seeds={tuple(config.seeds)} has one twice; give each once."
-
-
-def _shots(config: ConfigDict) -> Iterator[str]:
-    many, few = config.shots.many, config.shots.few
-    if few > many:
-        yield (
-            f"shots.few is {few} and shots.many is {many}: no class would be medium-shot; take "
-            "a few that is not above many."
-        )
-
-
-def _batch_statistics(config: ConfigDict) -> Iterator[str]:
-    if config.recalibration_epochs and config.model.name == "mlp":
-        yield (
-            f"recalibration_epochs is {config.recalibration_epochs}, and model.name is 'mlp', "
-            "which keeps no batch statistics; set recalibration_epochs=0."
-        )
-
-
-def _schedules(config: ConfigDict) -> Iterator[str]:
-    for name, section in sections(config).items():
-        for kind in ("optimizer", "weight_optimizer"):
-            if kind in section:
-                yield from _schedule(f"{name}.{kind}", section[kind], section.epochs)
-
-
-def _schedule(name: str, optimizer: ConfigDict, epochs: int) -> Iterator[str]:
-    milestones, warmup = tuple(optimizer.milestones), optimizer.warmup_epochs
-    if optimizer.schedule == "cosine" and milestones:
-        yield f"{name}.milestones is {milestones}: a cosine has no milestones; set milestones=()."
-    if list(milestones) != sorted(set(milestones)):
-        yield f"{name}.milestones is {milestones}; each must be later than the one before."
-    if warmup >= epochs:
-        yield (
-            f"{name}.warmup_epochs is {warmup}, and its stage has {epochs} epochs; it must be "
-            "shorter."
-        )
-    if milestones and not warmup < milestones[0] <= milestones[-1] < epochs:
-        yield (
-            f"{name}.milestones is {milestones}; each must lie after the warm-up of {warmup} "
-            f"epochs and before the {epochs} epochs of its stage end: move them, or set "
-            "milestones=()."
-        )
-    if optimizer.get("nesterov") and not optimizer.momentum:
-        yield f"{name}.nesterov needs a momentum, which is 0; set nesterov=False or a momentum."
-
-
-def _smoothing(config: ConfigDict) -> Iterator[str]:
-    for name, section in sections(config).items():
-        tail = section.levers.smoothing_tail
-        if tail > 0 and not section.levers.smoothing:
-            yield (
-                f"{name}.levers.smoothing_tail is {tail}, and smoothing is 0, which turns both "
-                "off; set a smoothing above 0."
-            )
-
-
-def _choices(config: ConfigDict) -> Iterator[str]:
-    for name, section in config.stage2.items():
-        if "choices" in section:
-            choices = section.choices.to_dict()
-            try:
-                OTReweighting(**{**choices, "ot": EntropicOT(**choices["ot"])})
-            except ValueError as error:
-                yield f"stage2.{name}.choices: {error}"
-
-
-RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
-    _distinct_seeds,
-    _shots,
-    _batch_statistics,
-    _schedules,
-    _smoothing,
-    _choices,
-)
-"""From a config whose fields are each in range to what is wrong with them together."""

@@ -1,13 +1,13 @@
 """What the configs share: arguments in the config string, stages, levers, OT presets' fields."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from experiments.recipes import RECIPES
+from otrw_jax.checks import nearest
 from otrw_jax.methods.presets import PRESETS, global_weights
 
 
@@ -21,9 +21,9 @@ def parse_arguments(text: str, **defaults):
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
         if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, 1, 0)
+            near = nearest(name, defaults)
             raise ValueError(
-                f"unknown config argument {name!r}; did you mean {near[0]!r}? "
+                f"unknown config argument {name!r}; did you mean {near!r}? "
                 f"There are {', '.join(defaults)}."
             )
         try:
@@ -204,7 +204,7 @@ def ot_stage(
     """
     presets = PRESETS | {"global_sampling": functools.partial(global_weights, sampling=True)}
     if preset not in presets:
-        near = difflib.get_close_matches(preset, presets, 1, 0)[0]
+        near = nearest(preset, presets)
         raise ValueError(
             f"there is no OT preset {preset!r}; did you mean {near!r}? There are "
             f"{', '.join(presets)}."

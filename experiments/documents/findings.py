@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiments.documents.markdown import spread
 from experiments.studies.published import Column
 from experiments.studies.tables import TABLES, columns_of, published_error
 
@@ -125,10 +126,8 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
         seeds = sorted(one.keys() & two.keys())
         if not seeds:
             continue
-        difference = np.array([one[seed] - two[seed] for seed in seeds])
-        text = f"{column.imbalance_factor:g}: {difference.mean():+.1f}"
-        if len(seeds) > 1:
-            text += f" ± {difference.std(ddof=1):.1f}"
+        difference = spread([one[seed] - two[seed] for seed in seeds], 1, sign=True)
+        text = f"{column.imbalance_factor:g}: {difference}"
         paper = [
             published_error(name, which, column) if which in TABLES[name].rows else None
             for which in (row, other)
@@ -158,10 +157,8 @@ def _short(records: list[dict], columns: list[Column], row: str) -> str:
         )
         seeds = sorted(short.keys() & paper.keys())
         if seeds:
-            difference = np.array([short[seed] - paper[seed] for seed in seeds])
-            deviation = f" ± {difference.std(ddof=1):.1f}" if len(seeds) > 1 else ""
-            where = f"{column.dataset} at {column.imbalance_factor:g}"
-            parts.append(f"{where}: {difference.mean():+.1f}{deviation}")
+            difference = spread([short[seed] - paper[seed] for seed in seeds], 1, sign=True)
+            parts.append(f"{column.dataset} at {column.imbalance_factor:g}: {difference}")
     if not parts:
         return ""
     return f"What `short` costs `{row}` beside `paper`, seed by seed: {'; '.join(parts)}."

@@ -2,8 +2,8 @@
 
 import pathlib
 
-from experiments.documents.measurements import table
-from experiments.runs.directory import factor_of_flat
+from experiments.documents.markdown import table
+from experiments.runs.identity import factor_of_flat
 from experiments.runs.network_files import SUFFIX, read_about
 
 ABOUT = """# Trained networks

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.documents.findings import chosen
-from experiments.documents.measurements import spread
+from experiments.documents.markdown import spread
 
 CONFIDENCE = 0.95
 NOT_SHOWN = "no difference shown"

@@ -1,85 +1,24 @@
-"""The paper's weight net on sentences: readings of its text, their rates, what the records say.
-
-Every reading has a few pairs of rates, the network's and the net's. The pair is chosen by the mean
-error on the held-out part at one imbalance of a data set, and serves at all of them.
-"""
-
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+"""What the records say of the weight net on sentences: the rates chosen, and the errors."""
 
 import numpy as np
 
-from experiments.documents.measurements import spread
-from experiments.documents.measurements import table as markdown_table
+from experiments.documents.markdown import spread
+from experiments.documents.markdown import table as markdown_table
 from experiments.studies import published
+from experiments.studies.rates import CHOSEN_AT, READINGS, REFERENCES, row_of
 
 Errors = dict[int, float]
 """Errors in percent by seed."""
 
-_STAGE = "stage2.otrw_net"
-_NET = "options.otrw_net.net"
-
-# Largest over smallest class of the setting that rates are chosen at: 1000:20 and 500:50.
-CHOSEN_AT = {"sst2": 50.0, "sst5": 10.0}
 # An error is called flat where its means over the imbalances lie within so many points.
 FLAT = 1.0
-# What stands beside the readings, from the same features: before stage 2, and the meta set alone.
-REFERENCES = ("ce", "meta_centroids")
-
-
-class Reading(NamedTuple):
-    """A reading of the text.
-
-    Attributes:
-        about: what it is.
-        rates: pairs of learning rates that are tried, the network's (alpha) and the net's (beta).
-        changes: what its config has different.
-    """
-
-    about: str
-    rates: tuple[tuple[float, float], ...]
-    changes: Mapping[str, Any] = {}
-
-
-# A sum over a batch whose weights sum to one is a mean; `averaged` divides that by 50 once more.
-_SUMMED = ((0.01, 1.0), (0.01, 10.0), (0.03, 1.0), (0.03, 10.0))
-
-READINGS = {
-    "text": Reading("eq. 13, rows, at the rates of the paper's table 10", ((1e-4, 0.04),)),
-    "rows": Reading("eq. 13, mean of the softmax of each row of scores", _SUMMED),
-    "diagonal": Reading(
-        "eq. 13, softmax of each example's score with itself",
-        _SUMMED,
-        {_NET: "attention_diagonal"},
-    ),
-    "hidden": Reading("eq. 11, one hidden layer", _SUMMED, {_NET: "mlp"}),
-    "averaged": Reading(
-        "`rows`, the weighted losses averaged over the batch as in Algorithm 2",
-        ((0.01, 1.0), (0.5, 1.0), (0.5, 10.0)),
-        {f"{_STAGE}.choices.reduction": "mean"},
-    ),
-    "meta": Reading(
-        "`rows`, with 10 × the cross-entropy of the meta set, of which the text has nothing",
-        ((1e-4, 1.0), (3e-4, 1.0), (3e-4, 10.0), (1e-3, 1.0)),
-        {f"{_STAGE}.choices.meta_cross_entropy": 10.0},
-    ),
-}
-
-
-def rows() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every row: name to recipe and changes."""
-    return {name: (name, {}) for name in REFERENCES} | {
-        _row(name, rates): ("otrw_net", {**_rates(*rates), **reading.changes})
-        for name, reading in READINGS.items()
-        for rates in reading.rates
-    }
 
 
 def chosen_rows(records: list[dict], dataset: str) -> dict[str, tuple[float, float]]:
     """The rates of each reading with the least mean held-out error, of those with most seeds."""
     found = {}
     for name, reading in READINGS.items():
-        held_out = {r: _held_out(records, dataset, _row(name, r)) for r in reading.rates}
+        held_out = {r: _held_out(records, dataset, row_of(name, r)) for r in reading.rates}
         most = max(map(len, held_out.values()))
         if most:
             whole = [rates for rates in reading.rates if len(held_out[rates]) == most]
@@ -103,18 +42,6 @@ def parts(records: list[dict]) -> list[str]:
                 _paragraph(records, dataset, chosen),
             ]
     return found
-
-
-def _row(reading: str, rates: tuple[float, float]) -> str:
-    return f"{reading}_{rates[0]:g}_{rates[1]:g}"
-
-
-def _rates(network: float, net: float) -> dict[str, float]:
-    return {
-        f"{_STAGE}.optimizer.learning_rate": network,
-        f"{_STAGE}.choices.virtual_learning_rate": network,
-        f"{_STAGE}.weight_optimizer.learning_rate": net,
-    }
 
 
 def _of_row(records: list[dict], dataset: str, row: str, factor: float) -> list[dict]:
@@ -153,7 +80,7 @@ def _choice_table(records: list[dict], dataset: str, chosen: dict) -> str:
     lines = []
     for name, reading in READINGS.items():
         for rates in reading.rates:
-            row = _row(name, rates)
+            row = row_of(name, rates)
             held_out = list(_held_out(records, dataset, row).values())
             test = list(_test(records, dataset, row, CHOSEN_AT[dataset]).values())
             if held_out:
@@ -169,7 +96,7 @@ def _results_table(records: list[dict], dataset: str, chosen: dict) -> str:
     factors = _factors(dataset)
     lines = [["the paper's weight net", "", *(f"({error:.2f})" for error in _paper(dataset)), ""]]
     named = {name: (name, "") for name in REFERENCES} | {
-        name: (_row(name, rates), READINGS[name].about) for name, rates in chosen.items()
+        name: (row_of(name, rates), READINGS[name].about) for name, rates in chosen.items()
     }
     for name, (row, about) in named.items():
         errors = [_test(records, dataset, row, factor) for factor in factors]
@@ -190,7 +117,7 @@ def _paragraph(records: list[dict], dataset: str, chosen: dict) -> str:
     alone = _test(records, dataset, "meta_centroids", most)
     lines, flat, moving = [], [], []
     named = {name: name for name in REFERENCES}
-    named |= {name: _row(name, rates) for name, rates in chosen.items()}
+    named |= {name: row_of(name, rates) for name, rates in chosen.items()}
     for name, row in named.items():
         errors = [_test(records, dataset, row, factor) for factor in factors]
         if not all(errors):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.studies.cells import TRANSPORTS
+from experiments.studies.grid import TRANSPORTS
 
 
 def repeated(records: list[dict], titles: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from experiments.pictures.transport import TransportResult
-from experiments.runs.training import Restored
+from experiments.runs.restoring import Restored
 from otrw_jax import (
     EntropicOT,
     OTReweighting,

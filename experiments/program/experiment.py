@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.configs.checks import check_config, expand_paths
+from experiments.configs.checks import check_config
+from experiments.configs.places import expand_paths
 from experiments.program.data import Source, make_preprocessing
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name

@@ -1,12 +1,11 @@
 """The recipes by name, one line each; each file holds those of one kind."""
 
-import difflib
-
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipes import branches, continued, heads, losses, meta, samplers, transport
 from experiments.recipes.base import Context, Recipe
+from otrw_jax.checks import nearest
 from otrw_jax.methods.wrappers.recalibration import recalibration
 from otrw_jax.models.model import Model
 from otrw_jax.training.loop import Stage
@@ -81,7 +80,7 @@ def recipe_name(name: str) -> str:
     """
     name = ALIASES.get(name, name)
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1, 0)[0]
+        near = nearest(name, RECIPES)
         raise ValueError(
             f"recipe {name!r} is unknown; did you mean {near!r}? There are {', '.join(RECIPES)}."
         )

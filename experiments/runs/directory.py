@@ -1,48 +1,17 @@
-"""What a run directory says of its run: its config, the data it saw, its results."""
+"""What a run directory says of its run: its config, the data it saw; and who holds it."""
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import pathlib
-import platform
-from importlib import metadata
-from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-import otrw_jax
-from experiments.benchmarks.timing import cores
-from experiments.cli.compilation import fusions
-from experiments.documents.measurements import cpu_model
-from experiments.program.encoding import name_of
 from experiments.program.experiment import Experiment, Prepared
-from experiments.recipes import RECIPES
-from experiments.runs.extending import (
-    Changes,
-    check_changes,
-    is_of_this_kind,
-    other_first_stage,
-    told,
-    undone,
-)
-from experiments.runs.network_files import is_network_file, read_about
+from experiments.runs.extending import Changes, check_changes, is_of_this_kind, told, undone
+from experiments.runs.identity import HOW, fingerprint_of, flatten
+from experiments.runs.provenance import provenance
 from otrw_jax.models.model import count_parameters
 from otrw_jax.training.files import read_json, write_json, writing
-
-# Fields that change how a run is done, and not what comes out of it.
-HOW = (
-    "data.data_dir",
-    "data.manual_dir",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "steps_per_call",
-    "devices",
-    "seeds",
-    "seeds_at_once",
-    "stage1_from",
-)
 
 
 class RunningError(RuntimeError):
@@ -164,13 +133,6 @@ def read_config(workdir: pathlib.Path) -> dict:
     return config
 
 
-def fingerprint_of(config: dict) -> str:
-    """Of the fields that decide what comes out of a run; a checkpoint's record carries it."""
-    fields = flatten(config)
-    decisive = {name: v for name, v in fields.items() if name not in HOW and name != "extended"}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def check_config(workdir: pathlib.Path, record: dict) -> None:
     """Refuses a config that is not the one by which a checkpoint was trained.
 
@@ -214,53 +176,6 @@ def alone_in(workdir: pathlib.Path):
         yield
 
 
-def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) -> list[str]:
-    """Names of the fields in which the first stages of two runs differ.
-
-    Args:
-        one: a run directory, a network file, or a config as `portable` gives it.
-        other: likewise.
-    """
-    if _extended_otherwise(one):
-        return ["its rates, by an extension"]
-    found, wanted = (_portable_config_of(path) for path in (one, other))
-    parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
-    recipes = found["recipe"], wanted["recipe"]
-    if len({RECIPES[name].first or name for name in recipes}) > 1:
-        return ["recipe"]
-    # Of a recipe with a second stage the options concern that.
-    parts += tuple(f"options.{name}." for name in recipes if RECIPES[name].second is None)
-    return [
-        name
-        for name in sorted(found.keys() | wanted.keys())
-        if name.startswith(parts) and name not in HOW and found.get(name) != wanted.get(name)
-    ]
-
-
-def _extended_otherwise(path: pathlib.Path | dict) -> bool:
-    is_run = not isinstance(path, dict) and not is_network_file(path)
-    return is_run and other_first_stage(read_config(path))
-
-
-def _portable_config_of(path: pathlib.Path | dict) -> dict:
-    if isinstance(path, dict):
-        return path
-    if is_network_file(path):
-        return read_about(path)["config"]
-    return portable(ConfigDict(read_config(path)))
-
-
-def portable(config: ConfigDict) -> dict:
-    """The fields of a config that decide what comes out of a run, flat, as JSON has them.
-
-    Where an encoder's files lie decides nothing, and is no one else's business.
-    """
-    fields = {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
-    if "encoder" in config:
-        fields["encoder.folder"] = name_of(config.encoder)
-    return fields
-
-
 def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
     """Writes run.json: the subset's identity, the network's size, versions, device."""
     description = {
@@ -280,66 +195,3 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
         f"{description['counts'] if len(description['counts']) <= 10 else ''}, "
         f"subset {description['fingerprint']}, {description['parameters']:,} parameters"
     )
-
-
-def factor_of(config: ConfigDict) -> float:
-    """Largest over smallest class."""
-    return factor_of_flat(flatten(config.to_dict()))
-
-
-def factor_of_flat(config: dict) -> float:
-    """Largest over smallest class, of a flat config."""
-    counts = config.get("data.counts")
-    return max(counts) / min(counts) if counts else config["data.imbalance_factor"]
-
-
-def provenance() -> dict:
-    """Versions and device that a result comes from."""
-    packages = ("jax", "jaxlib", "flax", "optax", "ott-jax", "orbax-checkpoint")
-    return {
-        "versions": {"python": platform.python_version(), "otrw_jax": otrw_jax.__version__}
-        | {name: metadata.version(name) for name in packages},
-        "device": device_name(),
-    }
-
-
-def device_name() -> str:
-    """The device by a name that tells machines apart, as "cpu: AMD EPYC 7763, 2 cores".
-
-    With XLA's fused kernels, which round in a way of their own, these stand behind it.
-    """
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{device.platform}: {device.device_kind}"
-    fused = f", fused {fusions()}" if fusions() else ""
-    return f"cpu: {cpu_model()}, {cores()} core{'s' if cores() > 1 else ''}{fused}"
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names; sequences as lists, as JSON gives them back."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: list(tree) if isinstance(tree, tuple) else tree}
-    return {
-        name: value
-        for key, inner in tree.items()
-        for name, value in flatten(inner, f"{prefix}{key}.").items()
-    }
-
-
-def three_results(history: list[dict]) -> dict:
-    """Of the last stage: the last epoch, and the best by balanced accuracy on either part."""
-    records = {
-        "last": history[-1],
-        "best_held_out": best_record(history, "held_out"),
-        "best_test": best_record(history, "test"),
-    }
-    return {
-        name: record and {"epoch": record["number"], **record["test"]}
-        for name, record in records.items()
-    }
-
-
-def best_record(history: list[dict], part: str) -> dict | None:
-    """The first epoch of the last stage with the highest balanced accuracy on a part."""
-    records = [r for r in history if r["stage"] == history[-1]["stage"] and part in r]
-    return max(records, key=lambda r: r[part]["balanced_accuracy"]) if records else None

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.recipes.transport import net_of
-from experiments.runs.training import Restored
+from experiments.runs.restoring import Restored
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.ot.weight_net import OTWeightNetState, net_inputs
 from otrw_jax.ot.weights import ExampleWeights

@@ -10,19 +10,18 @@ from experiments.program.experiment import Experiment, stage_ends
 from experiments.runs.directory import (
     ConfigMismatchError,
     alone_in,
-    best_record,
     check_config,
     claim,
     describe,
-    device_name,
-    differing_first_stage,
     extended,
-    fingerprint_of,
-    three_results,
 )
 from experiments.runs.display import Display
+from experiments.runs.first_stage import differing_first_stage
+from experiments.runs.identity import fingerprint_of
 from experiments.runs.journal import Reporter
 from experiments.runs.network_files import is_network_file, read_about, read_network
+from experiments.runs.outcomes import best_record, three_results
+from experiments.runs.provenance import device_name
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.training.devices import from_first, is_first_process, wait_for_all
 from otrw_jax.training.files import read_json, write_json, writing

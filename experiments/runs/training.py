@@ -5,28 +5,14 @@ import math
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
-from jax import Array
-from jaxtyping import Float, PyTree
-from ml_collections import ConfigDict
+from typing import Any
 
 from experiments.program.experiment import Experiment, Prepared, stage_ends
-from experiments.runs.directory import (
-    best_record,
-    check_config,
-    check_place,
-    holds_run,
-    read_config,
-    runs_below,
-)
+from experiments.runs.directory import check_place
 from experiments.runs.display import Display
 from experiments.runs.open_run import OpenRun, Run
-from otrw_jax.models.model import predict
-from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.devices import is_first_process
-from otrw_jax.training.loop import Stage, TrainingDivergedError, run_stage
+from otrw_jax.training.loop import TrainingDivergedError, run_stage
 from otrw_jax.training.seeds import stack, unstack
 
 
@@ -228,103 +214,3 @@ def _epochs_left(
 def _tick(display: Display, runs: int):
     """What moves the bar within an epoch of so many runs; None where nobody sees it."""
     return (lambda share: display.within(share * runs)) if display.terminal else None
-
-
-def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
-    """A run's data, and its network's variables after the first stage."""
-    prepared = experiment.prepare(run.subset_seed)
-    end = stage_ends(experiment.loops(prepared.split.counts))[0]
-    template = experiment.template(0, run.seed, prepared)
-    with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
-        return prepared, checkpoints.restore(template, end).variables
-
-
-class Restored(NamedTuple):
-    """A checkpoint of a run: its number, its stage, its state, and the run's data."""
-
-    number: int
-    stage: Stage
-    state: Any
-    experiment: Experiment
-    prepared: Prepared
-
-    def logits(self, inputs: PyTree) -> Float[Array, "b k"]:
-        """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
-
-        A transductive correction (`ot_correction`), which needs the whole test set, is not made.
-
-        Raises:
-            ValueError: the inputs are not like the stored ones: floats in place of bytes, another
-                size or width.
-        """
-        _check_stored(inputs, self.prepared.test.inputs)
-        model = self.experiment.trained_model(self.stage)
-        seen = self.experiment.preprocessing.evaluate(inputs)
-        return predict(model, self.state.variables, seen)
-
-
-def _check_stored(inputs: Array, stored: Array) -> None:
-    """Raises ValueError where inputs differ from the stored ones in kind, or in size.
-
-    Clouds may have more or fewer points; the preprocessing says how many it needs.
-    """
-    whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (inputs, stored)]
-    sizes = [x.shape[2:] if stored.ndim == 3 else x.shape[1:] for x in (inputs, stored)]
-    if inputs.ndim != stored.ndim or sizes[0] != sizes[1] or whole[0] != whole[1]:
-        raise ValueError(
-            f"the inputs are {inputs.dtype} of shape {inputs.shape}, and this run's are stored as "
-            f"{stored.dtype} of shape {stored.shape}; give them as prepared.test.inputs has them."
-        )
-
-
-def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = "") -> Restored:
-    """Restores a checkpoint of a run directory.
-
-    Args:
-        workdir: the run directory.
-        which: `"last"`, a stage's name for its end, `"best_held_out"`, or an epoch's number.
-        data_dir: where the data set is, if not where the run found it.
-
-    Raises:
-        FileNotFoundError: there is no run.
-        ConfigMismatchError: its config is gone, or was altered.
-        CheckpointError: there is no such checkpoint, or it is damaged.
-        ValueError: `which` is none of these.
-    """
-    workdir = pathlib.Path(workdir).expanduser()
-    if not holds_run(workdir):
-        names = [str(path.relative_to(workdir)) for path in runs_below(workdir)]
-        inside = f"; it holds several, choose one: {', '.join(names)}"
-        raise FileNotFoundError(f"{workdir} holds no run{inside if names else '; train first'}.")
-    saved = read_config(workdir)
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        whole = next((at for at in checkpoints.steps() if not checkpoints.damage(at)), None)
-        check_config(workdir, checkpoints.record(whole))
-    config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
-    config.data.data_dir = data_dir or config.data.data_dir
-    config.devices = 1
-    experiment = Experiment(config, new=False)
-    prepared = experiment.prepare(config.subset_seed)
-    loops = experiment.loops(prepared.split.counts)
-    ends = stage_ends(loops)
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        number = _number(which, loops, checkpoints)
-        index = next((i for i, end in enumerate(ends) if number <= end), len(ends) - 1)
-        state = checkpoints.restore(experiment.template(index, config.seed, prepared), number)
-    return Restored(number, loops[index].stage, state, experiment, prepared)
-
-
-def _number(which, loops, checkpoints) -> int:
-    names = {loop.stage.name: end for loop, end in zip(loops, stage_ends(loops), strict=True)}
-    if which in names:
-        return names[which]
-    if which.isdigit():
-        return int(which)
-    history = checkpoints.record()["history"]
-    if which == "last":
-        return history[-1]["number"]
-    best = best_record(history, "held_out")
-    if which == "best_held_out" and best:
-        return best["number"]
-    known = ["last", *names, *(["best_held_out"] if best else []), "an epoch's number"]
-    raise ValueError(f"checkpoint {which!r} is not known; choose {', '.join(known)}.")

@@ -5,9 +5,7 @@ from) are trained in one program, stacked along the axis of the seeds.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +13,12 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
-from experiments.configs.checks import check_controls
+from experiments.configs.relations import check_controls
 from experiments.program.experiment import Experiment, Prepared
 from experiments.program.optimizers import make_optimizer
-from otrw_jax import EntropicOT, OTReweighting, cross_entropy, erm, ot_reweight
+from experiments.studies.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.stacked import Start, with_numbers
+from otrw_jax import EntropicOT, OTReweighting, erm, ot_reweight
 from otrw_jax.losses import effective_number_weights, log_prior
 from otrw_jax.methods.base import Examples, Method
 from otrw_jax.metrics import balanced_accuracy, top1_error
@@ -28,75 +28,7 @@ from otrw_jax.training.features import given_features, make_keeper, pick_copy
 from otrw_jax.training.loop import DeviceData, Stage, make_loop, run_stage
 from otrw_jax.training.seeds import stack
 
-BASES = {
-    "ce": "cross-entropy",
-    "cb": "class-balanced",
-    "la": "logit-adjusted",
-    "bs": "balanced softmax",
-    "crt": "cRT",
-}
-"""Of what the head is trained by: name to title. `la` is `ce` whose logits are adjusted after
-training (in the loss it would be balanced softmax); `crt` draws classes alike, from a new head."""
-
-META_USES = {"none": "not used", "merged": "in the training set", "ten": "10 × cross-entropy"}
-"""What the head sees of the meta set's examples, beside what OT does with them."""
-
-TRANSPORTS = {"none": "no OT", "released": "released", "paper": "paper", "global": "global"}
-"""The OT step: none, the authors' program's, the paper's text's, the global closed form."""
-
 BETA = 0.9999
-
-
-@flax.struct.dataclass
-class CellState:
-    """A method's state, and the numbers in which cells of one program differ."""
-
-    inner: Any
-    class_weights: Float[Array, "k"]
-    offset: Float[Array, "k"]
-
-    @property
-    def step(self):
-        """Steps taken."""
-        return self.inner.step
-
-    @property
-    def variables(self):
-        """The network's."""
-        return self.inner.variables
-
-
-class Start(NamedTuple):
-    """What a cell starts from: the network's variables, and its loss's numbers."""
-
-    variables: PyTree
-    class_weights: Float[Array, "k"]
-    offset: Float[Array, "k"]
-
-
-def with_numbers(make_method) -> Method:
-    """The method `make_method(loss)` of the loss that a state's numbers give.
-
-    The loss of an example of class y is its class weight times the cross-entropy of its logits
-    plus the offset. Features are frozen, so what a refresh finds is what `init` found.
-    """
-
-    def bound(state):
-        def loss(logits, labels):
-            plain = cross_entropy(logits + state.offset[None, :], labels)
-            return state.class_weights[labels] * plain
-
-        return make_method(loss)
-
-    def init(key, start, data):
-        inner = make_method(cross_entropy).init(key, start.variables, data)
-        return CellState(inner, start.class_weights, start.offset)
-
-    def step(state, batch, meta):
-        inner, metrics = bound(state).step(state.inner, batch, meta)
-        return state.replace(inner=inner), metrics
-
-    return Method(init, step)
 
 
 class Cells:
@@ -181,7 +113,7 @@ class Cells:
         for _, end, _ in run_stage(loop, state, stacked, keys):
             errors.append(self._errors(end.variables, bases, counts))
         return {
-            f"{base}/{meta}/{ot}": three_results([e[base] for e in errors]) for base in errors[0]
+            f"{base}/{meta}/{ot}": selected_errors([e[base] for e in errors]) for base in errors[0]
         }
 
     def _method(self, ot: str, meta_cross_entropy: float, loss, steps: int) -> Method:
@@ -283,7 +215,7 @@ class Cells:
         return plain, merged, evaluated
 
 
-def three_results(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
+def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
     """Test errors by seed: of the last epoch, and of the best by either part, as of a run.
 
     The best is the first epoch of the highest balanced accuracy, on the held-out part or on the

@@ -4,8 +4,9 @@ import math
 import statistics
 
 from experiments.recipes import RECIPES
-from experiments.runs.directory import device_name, factor_of_flat
+from experiments.runs.identity import factor_of_flat
 from experiments.runs.network_files import SUFFIX, read_about
+from experiments.runs.provenance import device_name
 from experiments.studies.agenda import Cell
 from experiments.studies.filling import Filler
 from experiments.studies.records import read

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.program.encoding import name_of
-from experiments.runs.directory import HOW
+from experiments.runs.identity import HOW
 from experiments.studies.agenda import Cell
 from experiments.studies.records import append, key_of, read
 from experiments.studies.rows import (

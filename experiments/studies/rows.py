@@ -1,6 +1,5 @@
 """Rows of a table: their configs, whether a record is of one, and their runs."""
 
-import difflib
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -11,18 +10,15 @@ from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.program.encoding import name_of
 from experiments.program.experiment import Experiment
 from experiments.recipes import RECIPES
-from experiments.runs.directory import (
-    best_record,
-    differing_first_stage,
-    factor_of,
-    flatten,
-    portable,
-)
+from experiments.runs.first_stage import differing_first_stage
+from experiments.runs.identity import factor_of, flatten, portable
 from experiments.runs.network_files import SUFFIX, is_network_file, read_about
+from experiments.runs.outcomes import best_record
 from experiments.runs.training import Run, train_together
 from experiments.studies.records import read
 from experiments.studies.tables import Row
-from otrw_jax.training.checkpoints import read_json
+from otrw_jax.checks import nearest
+from otrw_jax.training.files import read_json
 
 KEPT = (
     "epoch",
@@ -52,7 +48,7 @@ def row_config(
         if name.startswith(tuple(foreign)) and not name.startswith(own):
             continue
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1, 0)[0]
+            near = nearest(name, fields)
             raise ValueError(f"the config has no field {name!r}; did you mean {near!r}?")
         try:
             config.update_from_flattened_dict({name: value})

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from experiments.documents import readings
 from experiments.recipes import RECIPES
-from experiments.studies import published
+from experiments.studies import published, rates
 from experiments.studies.published import Column
 
 WHOLE = """Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
@@ -147,7 +146,7 @@ _TABLE5 = Table(
 )
 _READINGS = Table(
     "Imbalanced SST: readings of the weight net",
-    {name: Row(recipe, changes) for name, (recipe, changes) in readings.rows().items()},
+    {name: Row(recipe, changes) for name, (recipe, changes) in rates.rows().items()},
     "sst2",
     50.0,
     note=READINGS,

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable
 
-from experiments.runs.directory import provenance
+from experiments.runs.provenance import provenance
 from experiments.runs.training import OutOfTimeError
 from experiments.studies.agenda import Cell
 from experiments.studies.estimates import Estimates

@@ -6,7 +6,6 @@ prints its sizes.
 
 import argparse
 import contextlib
-import difflib
 import hashlib
 import io
 import os
@@ -20,6 +19,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
+from otrw_jax.checks import nearest
 from otrw_jax.data.builders.cifar import Cifar10, Cifar100
 from otrw_jax.data.builders.digits import Digits
 from otrw_jax.data.builders.manual import SourceError
@@ -101,7 +101,7 @@ def load_dataset(
             that is not installed; a ValueError.
     """
     if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=1, cutoff=0.0)[0]
+        near = nearest(name, BUILDERS)
         raise ValueError(
             f"unknown dataset {name!r}; did you mean {near!r}? There are {', '.join(BUILDERS)}."
         )

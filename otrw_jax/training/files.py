@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import signal
 import threading
@@ -56,18 +57,39 @@ def read_json(path: str | pathlib.Path) -> Any:
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
-    """Writes a JSON file beside and renames it, so that readers never see half of it.
+    """Writes a JSON file, whole or not at all.
 
     Raises:
         OSError: it cannot be written; what was there is intact.
     """
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+    """Writes a file of text, whole or not at all; its folder is made where there is none.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    with replacing(path) as draft:
+        draft.write_text(text)
+
+
+@contextlib.contextmanager
+def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path beside a file's, which takes its place where the block ends without an error.
+
+    Readers never see half of the file. The folder is made where there is none.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact, and nothing is left beside it.
+    """
     path = pathlib.Path(path)
-    text = json.dumps(value, indent=2) + "\n"
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            draft.write_text(text)
+            yield draft
             draft.replace(path)
-        except OSError:
+        finally:
             draft.unlink(missing_ok=True)
-            raise

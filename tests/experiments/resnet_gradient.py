@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.cli import WORKDIR, run_app
-from experiments.runs.directory import device_name
+from experiments.runs.provenance import device_name
 from otrw_jax.models.backbones.resnet_cifar import ResNetCifar
 from otrw_jax.training.files import write_json
 

@@ -18,12 +18,12 @@ from experiments.benchmarks.problems import (
     clustered_problem,
     exact_gradient,
 )
-from experiments.benchmarks.timing import Effort, cores, interleaved, median_ratio, on_one_core
-from experiments.documents import measurements as tables
+from experiments.benchmarks.timing import Effort, interleaved, median_ratio, on_one_core
+from experiments.documents.markdown import number
+from experiments.runs.provenance import cores
 from otrw_jax import ot_loss
 
 TINY = Effort(repeats=2, minimum_seconds=0.0, draws=2, largest=False)
-BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -49,8 +49,8 @@ def test_a_record_for_every_solver(records):
 def test_the_table_holds_the_records(records):
     text = gradient.markdown(records)
     (row,) = [line for line in text.splitlines() if line.startswith("| 16×10")]
-    assert tables.number(1e3 * records[0]["seconds"]) in row
-    assert tables.number(records[2]["ratio"]) in row
+    assert number(1e3 * records[0]["seconds"]) in row
+    assert number(records[2]["ratio"]) in row
 
 
 def test_a_solver_that_always_fails_is_a_result(monkeypatch):
@@ -124,35 +124,6 @@ def test_exact_gradient_is_the_slope_of_the_converged_cost(shape, cost):
     slope = (value(weights + 1e-5 * direction) - value(weights - 1e-5 * direction)) / 2e-5
     found = exact_gradient(problem._replace(weights=weights), 0.1)
     np.testing.assert_allclose(direction @ found, slope, rtol=1e-5)
-
-
-def test_rewriting_keeps_the_rest_and_is_idempotent(tmp_path):
-    path = tmp_path / "docs" / "results.md"
-    tables.rewrite(path, "first")
-    assert path.read_text() == f"# Results\n\n{BEGIN}\nfirst\n{END}\n"
-    path.write_text(f"above\n\n{path.read_text()}\nbelow\n")
-    tables.rewrite(path, "second")
-    once = path.read_text()
-    tables.rewrite(path, "second")
-    assert path.read_text() == once
-    assert once.startswith("above\n\n# Results") and once.endswith("\nbelow\n")
-    assert "second" in once and "first" not in once
-
-
-def test_a_document_without_markers_gets_them_at_its_end(tmp_path):
-    path = tmp_path / "results.md"
-    path.write_text("# Results\n\nText.\n")
-    tables.rewrite(path, "new")
-    assert path.read_text() == f"# Results\n\nText.\n\n{BEGIN}\nnew\n{END}\n"
-
-
-@pytest.mark.parametrize("document", [BEGIN, END + BEGIN, 2 * (BEGIN + END)])
-def test_broken_markers_are_refused(tmp_path, document):
-    path = tmp_path / "results.md"
-    path.write_text(document)
-    with pytest.raises(ValueError, match="once each"):
-        tables.rewrite(path, "new")
-    assert path.read_text() == document
 
 
 def test_an_unknown_section_ends_in_one_sentence():

@@ -11,13 +11,16 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import controls, report
+from experiments import controls
+from experiments.documents import controls as tables
+from experiments.documents.results import document
 from experiments.export import export
 from experiments.program.experiment import Experiment
 from experiments.program.optimizers import make_optimizer
-from experiments.runs.training import Run, restore_first, train_together
+from experiments.runs.restoring import restore_first
+from experiments.runs.training import Run, train_together
 from experiments.studies import cells
-from experiments.studies.cells import Cells, three_results
+from experiments.studies.cells import Cells, selected_errors
 from experiments.studies.records import read
 from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
 from otrw_jax.training.features import given_features
@@ -102,24 +105,24 @@ def test_a_new_head_on_balanced_draws(made):
     assert all(2 < error < 90 for error in found["crt/none/none"]["last"])
 
 
-def test_the_three_results_of_a_cell():
+def test_the_selected_errors_of_a_cell():
     """The best by the balanced accuracy, as of a run, and not by the error."""
     test = np.array([[30.0, 20.0], [10.0, 25.0], [20.0, 30.0]])
     on_test = np.array([[60.0, 70.0], [80.0, 75.0], [75.0, 70.0]])
     on_held_out = np.array([[95.0, 91.0], [94.0, 92.0], [93.0, 93.0]])
     names = ("test", "test_balanced_accuracy", "held_out_balanced_accuracy")
     parts = zip(test, on_test, on_held_out, strict=True)
-    found = three_results([dict(zip(names, part, strict=True)) for part in parts])
+    found = selected_errors([dict(zip(names, part, strict=True)) for part in parts])
     assert found["last"] == [20.0, 30.0]
     assert found["best_held_out"] == [30.0, 30.0]
     assert found["best_test"] == [10.0, 25.0]
     alone = {"test": test[0], "test_balanced_accuracy": on_test[0]}
-    assert set(three_results([alone])) == {"last", "best_test"}
+    assert set(selected_errors([alone])) == {"last", "best_test"}
 
 
 def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
     config, _, folder, _, _ = made
-    for module in (cells, controls, report):
+    for module in (cells, tables):
         monkeypatch.setattr(module, "META_USES", {"none": "not used"})
         monkeypatch.setattr(module, "TRANSPORTS", {"none": "no OT", "global": "global"})
     config.seeds = tuple(SEEDS)
@@ -129,8 +132,8 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
         controls.main([])
     (record,) = read(tmp_path / "controls.jsonl")
     assert len(record["cells"]) == 10 and record["seeds"] == SEEDS
-    text = report.document(tmp_path)
-    assert text == report.document(tmp_path)
+    text = document(tmp_path)
+    assert text == document(tmp_path)
     plain, ours = (np.array(record["cells"][f"cb/none/{ot}"]["last"]) for ot in ("none", "global"))
     difference = f"{np.mean(ours - plain):+.1f} ± {np.std(ours - plain, ddof=1):.1f}"
     assert any("class-balanced" in line and difference in line for line in text.splitlines())

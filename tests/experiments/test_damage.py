@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from experiments.runs.directory import ConfigMismatchError
-from experiments.runs.training import restore, train
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError
 from otrw_jax.training.files import read_json, write_json
 from tests.experiments.runs import history_of, lines_of

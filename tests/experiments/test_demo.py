@@ -8,15 +8,17 @@ from rich.console import Console
 
 from experiments import demo
 from experiments.cli import seeds
+from experiments.documents import shown
 from experiments.documents.paired import same_epochs
-from experiments.runs.directory import flatten
-from otrw_jax.training.checkpoints import read_json
+from experiments.runs.identity import flatten
+from experiments.studies.demonstrations import DEMOS, RECIPES
+from otrw_jax.training.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 # Columns: error, many, medium, few; a row a seed.
 CE = np.array([[30.0, 95.0, 80.0, 50.0], [40.0, 90.0, 70.0, 40.0]])
-DIGITS = demo.DEMOS["digits"]
+DIGITS = DEMOS["digits"]
 RESULTS = {
     "ce": CE,
     "continued": np.add(CE, [[-1.0, 0.0, 0.0, 5.0], [-3.0, 0.0, 0.0, 5.0]]),
@@ -32,14 +34,14 @@ RESULTS = {
 def test_the_table_has_means_and_deviations_of_every_recipe():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(demo.table(RESULTS, 2, DIGITS))
+        console.print(shown.table(RESULTS, 2, DIGITS))
     text = captured.get()
     assert "2 subset seeds" in text
     lines = {
         recipe: next(line for line in text.splitlines() if f" {name} " in line)
-        for recipe, name in demo.RECIPES.items()
+        for recipe, name in RECIPES.items()
     }
-    assert len(set(lines.values())) == len(demo.RECIPES)
+    assert len(set(lines.values())) == len(RECIPES)
     # The sample deviation of two numbers is their difference over the root of two.
     cells = [cell.strip() for cell in lines["ce"].strip("│┃ ").split("│")]
     assert cells[1:] == ["35.0 ± 7.1", "92.5 ± 3.5", "75.0 ± 7.1", "45.0 ± 7.1"]
@@ -52,10 +54,10 @@ def test_the_table_has_means_and_deviations_of_every_recipe():
 def test_one_seed_has_no_deviation():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(demo.table({"ce": CE[:1]}, 1, DIGITS))
+        console.print(shown.table({"ce": CE[:1]}, 1, DIGITS))
     text = captured.get()
     assert "1 subset seed (%)" in " ".join(text.split()) and "30.0" in text and "±" not in text
-    assert demo.summary({"ce": CE[:1]})["ce"]["few_accuracy"] == {"mean": 50.0}
+    assert shown.summary({"ce": CE[:1]})["ce"]["few_accuracy"] == {"mean": 50.0}
 
 
 def test_the_seeds_given_or_the_demos_own():
@@ -72,30 +74,31 @@ def test_the_seeds_given_or_the_demos_own():
 def test_a_group_without_classes_has_no_column():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(demo.table({"ce": np.where([1, 1, 0, 1], CE, np.nan)}, 2, DIGITS))
+        console.print(shown.table({"ce": np.where([1, 1, 0, 1], CE, np.nan)}, 2, DIGITS))
     text = captured.get()
     assert "medium" not in text and "few" in text and "nan" not in text
 
 
-@pytest.mark.parametrize("name", demo.DEMOS)
+@pytest.mark.parametrize("name", DEMOS)
 def test_every_demo_has_a_config_for_each_of_its_recipes(name):
-    with flagsaver.flagsaver():
-        flags.FLAGS(["demo", "--manual_dir=somewhere"])
-        for recipe in demo.DEMOS[name].recipes:
-            config = demo.DEMOS[name].config(recipe)
-            assert config.recipe == recipe and config.data.name == name
-    assert demo.DEMOS[name].pictured in demo.DEMOS[name].recipes
+    for recipe in DEMOS[name].recipes:
+        config = DEMOS[name].config(recipe, "somewhere")
+        assert config.recipe == recipe and config.data.name == name
+        assert config.data.get("manual_dir", "somewhere") == "somewhere"
+    assert DEMOS[name].pictured in DEMOS[name].recipes
 
 
 def test_second_stages_are_compared_with_their_epochs_of_cross_entropy_seed_by_seed():
-    others = {name: same_epochs(name, flatten(DIGITS.config(name).to_dict())) for name in RESULTS}
+    others = {
+        name: same_epochs(name, flatten(DIGITS.config(name, "").to_dict())) for name in RESULTS
+    }
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(demo.differences(RESULTS, others, DIGITS))
+        console.print(shown.differences(RESULTS, others, DIGITS))
     lines = [line for line in captured.get().splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert [(row[0], row[1]) for row in cells] == [
-        (demo.RECIPES[name], part)
+        (RECIPES[name], part)
         for name in RESULTS
         for part in {
             "otrw_paper": ["network"],
@@ -104,16 +107,16 @@ def test_second_stages_are_compared_with_their_epochs_of_cross_entropy_seed_by_s
             "continued_head": [],
         }.get(name, ["network", "head"])
     ]
-    of_paper = next(row for row in cells if row[0] == demo.RECIPES["otrw_paper"])
+    of_paper = next(row for row in cells if row[0] == RECIPES["otrw_paper"])
     # 10 less an error each, of which cross-entropy with as many epochs has 1 and 3.
     assert of_paper[2:] == ["-8.0 ± 1.4", "+5.0 ± 0.0", "no difference shown"]
 
 
 def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
     recipes = ("ce", "continued", "continued_head", "otrw_released")
-    names = {recipe: demo.RECIPES[recipe] for recipe in recipes}
-    small = DIGITS._replace(recipes=names, config=small_config)
-    monkeypatch.setitem(demo.DEMOS, "digits", small)
+    names = {recipe: RECIPES[recipe] for recipe in recipes}
+    small = DIGITS._replace(recipes=names, config=lambda recipe, _: small_config(recipe))
+    monkeypatch.setitem(DEMOS, "digits", small)
     monkeypatch.setattr(sys, "argv", ["demo"])
     with flagsaver.flagsaver():
         flags.FLAGS(["demo", "--seeds=0", f"--workdir={tmp_path}"])
@@ -123,7 +126,7 @@ def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     for recipe, title in names.items():
         last = read_json(tmp_path / recipe / "seed_0" / "results.json")["last"]
-        assert values[recipe] == {column: {"mean": last[column]} for column in demo.COLUMNS}
+        assert values[recipe] == {column: {"mean": last[column]} for column in shown.COLUMNS}
         line = next(line for line in out.splitlines() if f"│ {title} " in line)
         assert f" {last['error']:.1f} " in line
     # One seed has no deviation, and shows no difference from either.

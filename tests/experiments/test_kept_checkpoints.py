@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from experiments.program.experiment import Experiment, stage_ends
-from experiments.runs.directory import best_record, three_results
 from experiments.runs.journal import Reporter
-from experiments.runs.training import restore, train
+from experiments.runs.outcomes import best_record, three_results
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from tests.experiments.runs import with_fields
 

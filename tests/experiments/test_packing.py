@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 
 from experiments import packing
 from experiments.program.data import PACKED, Source
+from experiments.studies import parcels
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, Dataset
 
 
@@ -34,9 +35,9 @@ def images(tmp_path, monkeypatch):
     (home / "dataset_info.json").write_text("{}")
     (home / "label.labels.txt").write_text("a\nb\n")
     monkeypatch.setattr(
-        packing, "Source", lambda config: SimpleNamespace(dataset=dataset, split=split)
+        parcels, "Source", lambda config: SimpleNamespace(dataset=dataset, split=split)
     )
-    monkeypatch.setattr(packing, "IMAGES", 5)
+    monkeypatch.setattr(parcels, "IMAGES", 5)
     return dataset
 
 

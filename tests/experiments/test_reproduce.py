@@ -10,14 +10,15 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import report, reproduce
+from experiments import reproduce
 from experiments.documents import network_list
+from experiments.documents.results import document, overview
 from experiments.recipes import RECIPES
 from experiments.studies import filling, rows
 from experiments.studies.published import PAPER, Column
 from experiments.studies.records import append, read
 from experiments.studies.tables import TABLES, columns_of, published_error
-from otrw_jax.training.checkpoints import read_json
+from otrw_jax.training.files import read_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -122,8 +123,8 @@ def test_the_first_stage_is_shared_by_those_that_train_the_same(call, tmp_path, 
 
 def test_the_document_is_of_the_records_alone(recorded):
     folder = recorded / "records"
-    text = report.document(folder)
-    assert text == report.document(folder)
+    text = document(folder)
+    assert text == document(folder)
     records = read(folder / "digits.jsonl")
     errors = [r["results"]["best_held_out"]["error"] for r in records if r["row"] == "cb"]
     (line,) = [line for line in text.splitlines() if line.startswith("| `cb`:")]
@@ -139,14 +140,14 @@ def test_ours_beside_the_papers(recorded, tmp_path):
         one |= {"dataset": "cifar10", "imbalance_factor": factor}
         one["results"]["best_held_out"]["error"] = 30.0
         append(tmp_path / "table1.jsonl", one)
-    text = report.document(tmp_path)
+    text = document(tmp_path)
     with_figure, without = [line for line in text.splitlines() if line.startswith("| `ce`:")]
     # The overview has whole protocols alone.
     lines = [line for line in text.splitlines() if line.startswith("| `ce` ")]
     assert sum("(29.86)" in line for line in lines) == 1
     assert not any("30.00" in line for line in lines)
     append(tmp_path / "table1.jsonl", one | {"changes": {}, "imbalance_factor": 100.0})
-    lines = report.document(tmp_path).splitlines()
+    lines = document(tmp_path).splitlines()
     assert any(line.startswith("| `ce` ") and "30.00 (29.86)" in line for line in lines)
     assert [cell.strip() for cell in with_figure.split("|")][-4:-2] == ["29.86", "+0.14"]
     assert [cell.strip() for cell in without.split("|")][-4:-2] == ["", ""]
@@ -158,7 +159,7 @@ def test_the_protocol_stands_in_every_row(recorded, tmp_path):
     one = record | {"dataset": "cifar10", "imbalance_factor": 100.0, "changes": {}}
     append(tmp_path / "table1.jsonl", one)
     append(tmp_path / "table1.jsonl", one | {"protocol": "short", "seed": 1})
-    lines = report.document(tmp_path).splitlines()
+    lines = document(tmp_path).splitlines()
     rows_of_ce = [line.split("|")[2].strip() for line in lines if line.startswith("| `ce`:")]
     assert rows_of_ce == ["paper", "short"]
     (header,) = [line for line in lines if line.startswith("| row") and "cifar10, 200" in line]
@@ -191,7 +192,7 @@ def test_every_row_of_the_papers_tables_is_one_of_ours(name):
     [("Constraint-based re-weighting", 17.42), ("Hu et al. + regularization", 17.75)],
 )
 def test_a_row_without_a_formula_is_quoted_and_said_to_be(row, error):
-    lines = report.overview("table5", []).splitlines()
+    lines = overview("table5", []).splitlines()
     (line,) = [line for line in lines if line.startswith(f"| {row}, quoted only ")]
     cells = [cell.strip() for cell in line.split("|")][2:-1]
     # Accuracies are told as errors; of 1000:50, 500:75 and 500:60 there are none.
@@ -199,7 +200,7 @@ def test_a_row_without_a_formula_is_quoted_and_said_to_be(row, error):
 
 
 def test_where_every_row_is_ours_none_is_quoted_only():
-    assert "quoted only" not in report.overview("table12", [])
+    assert "quoted only" not in overview("table12", [])
 
 
 def test_the_papers_figures():
@@ -268,7 +269,7 @@ def test_a_record_that_lacks_the_error_on_the_held_out_part_is_not_copied(
 
 
 def test_the_committed_documents_are_those_of_the_committed_records():
-    assert (ROOT / "docs" / "results.md").read_text() == report.document(ROOT / "results")
+    assert (ROOT / "docs" / "results.md").read_text() == document(ROOT / "results")
     networks = ROOT / "results" / "networks"
     assert (networks / "README.md").read_text() == network_list.document(networks)
 

@@ -13,11 +13,14 @@ from PIL import Image
 from experiments import evaluate, figures
 from experiments import train as train_script
 from experiments.cli import run_app
-from experiments.figures import transport_of_run, transport_toy
+from experiments.pictures import drawing
+from experiments.pictures.plans import transport_of_run, transport_toy
 from experiments.program.experiment import Experiment
-from experiments.runs.training import restore, train
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
 from otrw_jax.data.sources import load_dataset
-from otrw_jax.training.checkpoints import CheckpointError, read_json
+from otrw_jax.training.checkpoints import CheckpointError
+from otrw_jax.training.files import read_json
 
 pytestmark = [
     # By ml_collections, which loads the config file.
@@ -150,10 +153,10 @@ def test_cross_entropy_alone_has_no_figure_of_weights(small_config, tmp_path, mo
     train(Experiment(config), tmp_path, 0, 0)
     plan = np.full((4, 2), 0.125)
     toy = {"cost": (plan, plan, plan, np.full(4, 0.25))}, np.arange(4)
-    monkeypatch.setattr(figures, "transport_toy", lambda restored: toy)
+    monkeypatch.setattr(drawing, "transport_toy", lambda restored: toy)
     names = ("confusion_matrices.png", "convergence.png", "transport_toy.png")
     expected = [tmp_path / name for name in names]
-    assert figures.draw(tmp_path) == expected
+    assert drawing.draw(tmp_path) == expected
     assert sorted(tmp_path.glob("*.png")) == expected
 
 

@@ -19,8 +19,10 @@ from experiments.program.fine_tuning import fine_tuned
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES
 from experiments.runs.learned_weights import learned_weights
-from experiments.runs.training import restore, train
-from otrw_jax.training.checkpoints import Checkpoints, read_json
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
+from otrw_jax.training.checkpoints import Checkpoints
+from otrw_jax.training.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

@@ -9,7 +9,8 @@ import pytest
 from experiments.program.experiment import Experiment
 from experiments.runs.journal import Reporter
 from experiments.runs.training import Run, train, train_together
-from otrw_jax.training.checkpoints import Checkpoints, read_json
+from otrw_jax.training.checkpoints import Checkpoints
+from otrw_jax.training.files import read_json
 from tests.experiments.runs import Interrupted
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")

@@ -6,7 +6,7 @@ from scipy.stats import ttest_rel
 
 from experiments.configs import digits, modelnet10, sst
 from experiments.documents.paired import NOT_SHOWN, judged, same_epochs, same_epochs_rows, verdict
-from experiments.runs.directory import flatten
+from experiments.runs.identity import flatten
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.documents.readings import CHOSEN_AT, READINGS, chosen_rows, parts, rows
+from experiments.documents.readings import chosen_rows, parts
 from experiments.studies.published import columns_of
+from experiments.studies.rates import CHOSEN_AT, READINGS, rows
 from experiments.studies.rows import row_config
 from experiments.studies.tables import TABLES
 

@@ -5,18 +5,15 @@ import pytest
 from experiments.configs import digits, modelnet10, sst
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
-    HOW,
     ConfigMismatchError,
     RunningError,
     alone_in,
     check_config,
     check_place,
     claim,
-    differing_first_stage,
-    factor_of,
-    fingerprint_of,
-    flatten,
 )
+from experiments.runs.first_stage import differing_first_stage
+from experiments.runs.identity import HOW, factor_of, fingerprint_of, flatten
 from experiments.runs.training import train
 from otrw_jax.training.files import read_json, write_json
 from tests.experiments.runs import with_fields

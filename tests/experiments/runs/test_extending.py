@@ -8,7 +8,8 @@ import pytest
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.journal import Reporter
-from experiments.runs.training import restore, train
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError
 from otrw_jax.training.files import read_json
 from otrw_jax.training.loop import TrainingDivergedError

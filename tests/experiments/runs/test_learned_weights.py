@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from experiments.evaluate import export_weights
-from experiments.figures import class_weights_of
+from experiments.pictures.drawing import class_weights_of
 from experiments.program.experiment import Experiment
 from experiments.runs.learned_weights import learned_weights
-from experiments.runs.training import restore, train
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
 
 
 def trained(small_config, tmp_path, recipe, ema):

@@ -12,8 +12,9 @@ from experiments.documents import network_list
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.network_files import of_seed, read_about, read_network, write_network
-from experiments.runs.training import restore, train
-from otrw_jax.training.checkpoints import read_json
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
+from otrw_jax.training.files import read_json
 from tests.experiments.runs import history_of, with_fields
 
 

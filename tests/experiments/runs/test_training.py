@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from experiments.program.experiment import Experiment
-from experiments.runs.directory import flatten
+from experiments.runs.identity import flatten
 from experiments.runs.journal import Reporter
-from experiments.runs.training import restore, train
+from experiments.runs.restoring import restore
+from experiments.runs.training import train
 from otrw_jax.models.model import predict
-from otrw_jax.training.checkpoints import Checkpoints, read_json
+from otrw_jax.training.checkpoints import Checkpoints
+from otrw_jax.training.files import read_json
 from tests.experiments.runs import history_of, lines_of, nothing_compiled, with_fields
 
 METRICS = {

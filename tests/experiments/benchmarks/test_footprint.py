@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import scaling
+from experiments.benchmarks import footprint
 from otrw_jax.training.devices import AXIS_NAME
 
 
@@ -18,7 +18,7 @@ def test_collectives_of_a_function_are_added_up_by_kind():
         return total, gathered, jax.lax.psum(n, AXIS_NAME)
 
     arguments = jax.ShapeDtypeStruct((3, 5), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
-    found = {one.kind: one for one in scaling.collectives(step, arguments, 8)}
+    found = {one.kind: one for one in footprint.collectives(step, arguments, 8)}
     assert {kind: one.size for kind, one in found.items()} == {
         "sum: gradients": 3 * 5 * 4,
         "gather: OT problem": 8 * 3 * 5 * 4,
@@ -29,13 +29,14 @@ def test_collectives_of_a_function_are_added_up_by_kind():
 
 
 def test_a_step_of_resnet_50():
-    parameters, _ = scaling.abstract_network()
+    parameters, _ = footprint.abstract_network()
     assert parameters == 25_557_032
     sizes = {
         name: {
-            one.kind: one.size for one in scaling.collectives(*scaling.abstract_step(make, 8, 4), 8)
+            one.kind: one.size
+            for one in footprint.collectives(*footprint.abstract_step(make, 8, 4), 8)
         }
-        for name, make in scaling.METHODS.items()
+        for name, make in footprint.METHODS.items()
         if "label cost" not in name
     }
     plain, ours = sizes["cross-entropy"], sizes["`paper`"]
@@ -50,4 +51,4 @@ def test_a_step_of_resnet_50():
 
 @pytest.mark.parametrize(("count", "text"), [(12, "12 B"), (1.5e6, "1.5 MB"), (2.5e10, "25 GB")])
 def test_sizes(count, text):
-    assert scaling.size(count) == text
+    assert footprint.size(count) == text

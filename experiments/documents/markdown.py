@@ -1,18 +1,11 @@
-"""Markdown of the measurements, and the part of a document that holds it."""
+"""Numbers and tables in Markdown, and the part of a document that holds them."""
 
-import importlib.util
-import os
 import pathlib
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 
-import jax
 import numpy as np
 
-from experiments.benchmarks.timing import cores
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "lineax", "numpy")
+from otrw_jax.training.files import write_text
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -53,33 +46,7 @@ def spread(
     return text
 
 
-def machine() -> dict:
-    """What the numbers depend on: processor, device, load, versions."""
-    device = jax.devices()[0]
-    return {
-        "cpu": cpu_model(),
-        "cores": cores(),
-        "device": f"{device.platform}: {device.device_kind}",
-        "load": os.getloadavg()[0],
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES}
-        | ({"torch": metadata.version("torch")} if importlib.util.find_spec("torch") else {}),
-    }
-
-
-def section(command: str, machine: dict, parts: list[str]) -> str:
-    """The whole text: command, machine, then the parts."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    about = (
-        f"Printed by `{command}` on {machine['cpu']}, {machine['cores']} cores, device "
-        f"{machine['device']}; {versions}. Processes waiting for a core at the start (load of the "
-        f"last minute): {machine['load']:.1f}. Times are medians, ratios those "
-        "of the ratios of neighbouring repeats."
-    )
-    return "\n\n".join(["## Benchmarks", about, *parts])
-
-
-def rewrite(path: str | pathlib.Path, text: str, name: str = "benchmark") -> None:
+def rewrite(path: str | pathlib.Path, text: str, name: str) -> None:
     """Puts `text` between the markers of that name in a document; the rest of it stays as it is.
 
     A document without the markers gets them at its end; one that does not exist is created.
@@ -102,14 +69,4 @@ def rewrite(path: str | pathlib.Path, text: str, name: str = "benchmark") -> Non
         raise ValueError(f"{path} must hold {begin} and then {end}, once each, or neither.")
     before, rest = document.split(begin)
     after = rest.split(end)[1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    write_text(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")

@@ -1,0 +1,125 @@
+"""Which fields of a config go together."""
+
+from collections.abc import Callable, Iterator
+
+from ml_collections import ConfigDict
+
+from experiments.configs.common import levers
+from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.ot.entropic import EntropicOT
+
+
+def check_controls(config: ConfigDict) -> None:
+    """Checks what the table of controls needs of a config beside.
+
+    Args:
+        config: with the sections of all recipes.
+
+    Raises:
+        ValueError: there is no meta set; a stage of which cells are made has a lever, which they
+            have not; or a schedule does not fit the epochs of the head, in which they train.
+    """
+    if not config.data.meta_per_class:
+        raise ValueError(
+            "data.meta_per_class is 0, and the controls need a meta set: take 1 or more."
+        )
+    epochs = config.stage2.cb.epochs
+    for recipe in ("cb", "otrw_paper", "otrw_released", "otrw_global"):
+        section = config.stage2[recipe]
+        for lever, off in levers().items():
+            given = section.levers[lever]
+            if given != off:
+                raise ValueError(
+                    f"stage2.{recipe}.levers.{lever} is {given}; the controls train heads without "
+                    f"levers: leave it at {off}."
+                )
+        if "weight_optimizer" in section:
+            name = f"stage2.{recipe}.weight_optimizer"
+            for problem in _schedule(name, section.weight_optimizer, epochs):
+                raise ValueError(f"{problem} The controls have the {epochs} of stage2.cb.")
+
+
+def sections(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The stages' sections of a config, by dotted name."""
+    return {"stage1": config.stage1} | {f"stage2.{k}": v for k, v in config.stage2.items()}
+
+
+def _distinct_seeds(config: ConfigDict) -> Iterator[str]:
+    if len(set(config.seeds)) < len(config.seeds):
+        yield f"seeds={tuple(config.seeds)} has one twice; give each once."
+
+
+def _shots(config: ConfigDict) -> Iterator[str]:
+    many, few = config.shots.many, config.shots.few
+    if few > many:
+        yield (
+            f"shots.few is {few} and shots.many is {many}: no class would be medium-shot; take "
+            "a few that is not above many."
+        )
+
+
+def _batch_statistics(config: ConfigDict) -> Iterator[str]:
+    if config.recalibration_epochs and config.model.name == "mlp":
+        yield (
+            f"recalibration_epochs is {config.recalibration_epochs}, and model.name is 'mlp', "
+            "which keeps no batch statistics; set recalibration_epochs=0."
+        )
+
+
+def _schedules(config: ConfigDict) -> Iterator[str]:
+    for name, section in sections(config).items():
+        for kind in ("optimizer", "weight_optimizer"):
+            if kind in section:
+                yield from _schedule(f"{name}.{kind}", section[kind], section.epochs)
+
+
+def _schedule(name: str, optimizer: ConfigDict, epochs: int) -> Iterator[str]:
+    milestones, warmup = tuple(optimizer.milestones), optimizer.warmup_epochs
+    if optimizer.schedule == "cosine" and milestones:
+        yield f"{name}.milestones is {milestones}: a cosine has no milestones; set milestones=()."
+    if list(milestones) != sorted(set(milestones)):
+        yield f"{name}.milestones is {milestones}; each must be later than the one before."
+    if warmup >= epochs:
+        yield (
+            f"{name}.warmup_epochs is {warmup}, and its stage has {epochs} epochs; it must be "
+            "shorter."
+        )
+    if milestones and not warmup < milestones[0] <= milestones[-1] < epochs:
+        yield (
+            f"{name}.milestones is {milestones}; each must lie after the warm-up of {warmup} "
+            f"epochs and before the {epochs} epochs of its stage end: move them, or set "
+            "milestones=()."
+        )
+    if optimizer.get("nesterov") and not optimizer.momentum:
+        yield f"{name}.nesterov needs a momentum, which is 0; set nesterov=False or a momentum."
+
+
+def _smoothing(config: ConfigDict) -> Iterator[str]:
+    for name, section in sections(config).items():
+        tail = section.levers.smoothing_tail
+        if tail > 0 and not section.levers.smoothing:
+            yield (
+                f"{name}.levers.smoothing_tail is {tail}, and smoothing is 0, which turns both "
+                "off; set a smoothing above 0."
+            )
+
+
+def _choices(config: ConfigDict) -> Iterator[str]:
+    for name, section in config.stage2.items():
+        if "choices" in section:
+            choices = section.choices.to_dict()
+            try:
+                OTReweighting(**{**choices, "ot": EntropicOT(**choices["ot"])})
+            except ValueError as error:
+                yield f"stage2.{name}.choices: {error}"
+
+
+RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
+    _distinct_seeds,
+    _shots,
+    _batch_statistics,
+    _schedules,
+    _smoothing,
+    _choices,
+)
+"""From a config whose fields are each in range to what is wrong with them together."""

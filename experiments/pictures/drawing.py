@@ -1,0 +1,106 @@
+"""The figures that a run directory, or several, have the data for."""
+
+import pathlib
+
+import numpy as np
+
+from experiments.pictures.classes import (
+    class_weights_panels,
+    class_weights_picture,
+    confusion_pictures,
+)
+from experiments.pictures.convergence import convergence_picture
+from experiments.pictures.plans import has_plan, transport_of_run, transport_toy
+from experiments.pictures.sentences import sentences_picture
+from experiments.pictures.transport import transport_picture
+from experiments.recipes import RECIPES
+from experiments.runs.learned_weights import learned_weights
+from experiments.runs.restoring import Restored, restore
+from experiments.studies.records import read
+
+
+def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Draws confusion before and after stage 2, convergence, weights by class, and OT's plan.
+
+    A run that learns no weights by OT has a toy of 55 of its examples in the plan's place.
+    """
+    last = restore(workdir)
+    first = restore(workdir, "stage1")
+    names = last.experiment.dataset.class_names
+    recipe = last.experiment.config.recipe
+    paths = [workdir / "confusion_matrices.png", workdir / "convergence.png"]
+    ends = {f"{RECIPES[recipe].first or recipe} (stage 1)": first}
+    if last.stage.name != first.stage.name:
+        ends[f"{recipe} (stage 2)"] = last
+    confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
+    convergence_picture(paths[1], {recipe: read(workdir / "metrics.jsonl")})
+    weights = learned_weights(last)
+    if weights is not None:
+        paths.append(workdir / "class_weights.png")
+        class_weights_picture(paths[-1], *class_weights_of(last, weights), names)
+        train = last.prepared.split.train
+        inputs = last.experiment.dataset.train_inputs[train]
+        if inputs.dtype.kind == "U":
+            paths.append(workdir / "sentences.png")
+            labels = last.experiment.dataset.train_labels[train]
+            sentences_picture(paths[-1], inputs.tolist(), labels, weights, names)
+    if weights is not None and has_plan(last):
+        paths.append(workdir / "transport.png")
+        results, labels = transport_of_run(last, weights)
+        title = f"{recipe}: all {len(labels):,} training examples"
+        transport_picture(paths[-1], results, labels, title)
+    elif first.prepared.data.view.meta is not None:
+        paths.append(workdir / "transport_toy.png")
+        results, labels = transport_toy(first)
+        title = f"Toy: weights of {len(labels)} examples learned by OT, on stage 1's features"
+        transport_picture(paths[-1], results, labels, title)
+    return paths
+
+
+def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Draws the last epochs of several runs side by side, and how they converge.
+
+    Raises:
+        ValueError: the runs are not of one set of classes.
+    """
+    ends = {}
+    for workdir in workdirs:
+        end = restore(workdir)
+        config = end.experiment.config
+        title = config.recipe
+        if "imbalance_factor" in config.data:
+            title += f", factor {config.data.imbalance_factor:g}"
+        ends[title if title not in ends else f"{title} ({workdir})"] = end
+    names = next(iter(ends.values())).experiment.dataset.class_names
+    if any(list(end.experiment.dataset.class_names) != list(names) for end in ends.values()):
+        raise ValueError("the runs to compare are of data sets with different classes.")
+    histories = [read(workdir / "metrics.jsonl") for workdir in workdirs]
+    paths = [folder / "confusion_compared.png", folder / "convergence_compared.png"]
+    confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
+    convergence_picture(paths[1], dict(zip(ends, histories, strict=True)))
+    panels = {}
+    for title, end in ends.items():
+        weights = learned_weights(end)
+        if weights is not None:
+            counts, means = class_weights_of(end, weights)
+            panels[title] = counts, next(iter(means.values()))
+    if panels:
+        paths.append(folder / "class_weights_compared.png")
+        class_weights_panels(paths[-1], panels, names)
+    return paths
+
+
+def confusion_of(end: Restored) -> np.ndarray:
+    """The confusion matrix of a checkpoint on the test set."""
+    evaluate = end.experiment.evaluator(end.stage)
+    return np.asarray(evaluate(end.state.variables, end.prepared.test).confusion)
+
+
+def class_weights_of(
+    end: Restored, weights: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Training examples of each class, and the mean weight of a class's examples, by recipe."""
+    labels = np.asarray(end.prepared.data.raw.labels)
+    counts = end.prepared.split.counts
+    means = np.bincount(labels, weights, len(counts)) / np.maximum(counts, 1)
+    return counts, {end.experiment.config.recipe: means}
