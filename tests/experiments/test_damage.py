@@ -9,7 +9,7 @@ from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError
 from otrw_jax.training.files import read_json, write_json
-from tests.experiments.runs import history_of, lines_of
+from tests.experiments.shared import history_of, lines_of
 
 
 @pytest.fixture

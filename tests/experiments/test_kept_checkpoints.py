@@ -9,7 +9,7 @@ from experiments.runs.outcomes import best_record, three_results
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
-from tests.experiments.runs import with_fields
+from tests.experiments.shared import with_fields
 
 
 def record(number, stage, **parts):

@@ -12,7 +12,7 @@ from experiments.runs.journal import Reporter
 from experiments.runs.training import train
 from otrw_jax.data.builders.clouds import CLASSES
 from otrw_jax.training.files import read_json
-from tests.experiments.runs import Interrupted, history_of, interrupt
+from tests.experiments.shared import Interrupted, history_of, interrupt
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

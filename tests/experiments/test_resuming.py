@@ -17,7 +17,7 @@ from experiments.runs.journal import Reporter
 from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.training.files import read_json
-from tests.experiments.runs import (
+from tests.experiments.shared import (
     Interrupted,
     history_of,
     interrupt,

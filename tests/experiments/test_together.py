@@ -11,7 +11,7 @@ from experiments.runs.journal import Reporter
 from experiments.runs.training import Run, train, train_together
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.files import read_json
-from tests.experiments.runs import Interrupted
+from tests.experiments.shared import Interrupted
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

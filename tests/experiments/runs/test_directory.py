@@ -16,7 +16,7 @@ from experiments.runs.first_stage import differing_first_stage
 from experiments.runs.identity import HOW, factor_of, fingerprint_of, flatten
 from experiments.runs.training import train
 from otrw_jax.training.files import read_json, write_json
-from tests.experiments.runs import with_fields
+from tests.experiments.shared import with_fields
 
 
 def test_two_processes_do_not_train_in_one_directory(experiment, tmp_path):

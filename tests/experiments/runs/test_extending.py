@@ -13,7 +13,7 @@ from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError
 from otrw_jax.training.files import read_json
 from otrw_jax.training.loop import TrainingDivergedError
-from tests.experiments.runs import Interrupted, history_of, interrupt
+from tests.experiments.shared import Interrupted, history_of, interrupt
 
 RATE = "stage2.otrw_paper.optimizer.learning_rate"
 EPOCHS = "stage2.otrw_paper.epochs"

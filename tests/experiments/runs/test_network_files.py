@@ -15,7 +15,7 @@ from experiments.runs.network_files import of_seed, read_about, read_network, wr
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.training.files import read_json
-from tests.experiments.runs import history_of, with_fields
+from tests.experiments.shared import history_of, with_fields
 
 
 @pytest.fixture(scope="module")

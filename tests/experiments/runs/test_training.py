@@ -14,7 +14,7 @@ from experiments.runs.training import train
 from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.files import read_json
-from tests.experiments.runs import history_of, lines_of, nothing_compiled, with_fields
+from tests.experiments.shared import history_of, lines_of, nothing_compiled, with_fields
 
 METRICS = {
     "error",

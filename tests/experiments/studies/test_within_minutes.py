@@ -16,7 +16,7 @@ from experiments.studies.records import read
 from experiments.studies.tables import TABLES
 from experiments.studies.within_minutes import _next
 from otrw_jax.training.checkpoints import Checkpoints
-from tests.experiments.runs import Interrupted, interrupt
+from tests.experiments.shared import Interrupted, interrupt
 
 
 @pytest.fixture(scope="module")
