@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     train_together(experiment, runs)
     first_seconds = time.perf_counter() - clock
     firsts = [restore_first(experiment, run) for run in runs]
-    cells = Cells(CONFIG.value, experiment, seeds, firsts)
+    cells = Cells(CONFIG.value, experiment.program(firsts[0][0]), seeds, firsts)
     results = {}
     for names, found in cells.run():
         results |= found
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     append(
         pathlib.Path(RECORDS.value) / "controls.jsonl",
         {
-            "dataset": experiment.dataset.name,
+            "dataset": experiment.source.dataset.name,
             "imbalance_factor": factor_of(config),
             "seeds": seeds,
             "fingerprints": [prepared.split.fingerprint for prepared, _ in firsts],

@@ -10,6 +10,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import WORKDIR, define_path, run_app
+from experiments.program.scores import statistics, summary
 from experiments.runs.learned_weights import learned_weights
 from experiments.runs.restoring import Restored, restore
 from otrw_jax.metrics import per_class_accuracy
@@ -29,22 +30,21 @@ def main(argv: list[str]) -> None:
     del argv
     workdir = pathlib.Path(WORKDIR.value)
     restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value or "")
-    experiment, prepared = restored.experiment, restored.prepared
-    variables = restored.state.variables
-    found = experiment.statistics(restored.stage, variables, prepared)
+    program, prepared = restored.program, restored.prepared
+    found = statistics(program, restored.stage, restored.state.variables, prepared)
     confusion = np.asarray(found["test"].confusion)
     evaluation = {
         "checkpoint": restored.number,
         "stage": restored.stage.name,
         "fingerprint": prepared.split.fingerprint,
-        **{name: experiment.summary(part, prepared) for name, part in found.items()},
+        **{name: summary(part, prepared, program.config.shots) for name, part in found.items()},
         "per_class_accuracy": [100 * float(x) for x in per_class_accuracy(confusion)],
         "confusion": confusion.tolist(),
     }
     write_json(workdir / "evaluation.json", evaluation)
-    title = f"{experiment.config.recipe}, epoch {restored.number}"
+    title = f"{program.config.recipe}, epoch {restored.number}"
     picture = workdir / "confusion.png"
-    confusion_pictures(picture, {title: confusion}, experiment.dataset.class_names)
+    confusion_pictures(picture, {title: confusion}, prepared.dataset.class_names)
     if WEIGHTS.value:
         export_weights(pathlib.Path(WEIGHTS.value), restored)
     print(f"epoch {restored.number} ({restored.stage.name}) of {workdir}")
@@ -62,7 +62,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
     weights = learned_weights(restored)
     if weights is None:
         raise ValueError(
-            f"{restored.stage.name} of {restored.experiment.config.recipe} learns no weights; "
+            f"{restored.stage.name} of {restored.program.config.recipe} learns no weights; "
             "choose hu, or the second stage of an otrw recipe that learns them."
         )
     labels = np.asarray(restored.prepared.data.raw.labels)

@@ -8,7 +8,6 @@ import pathlib
 
 from experiments.cli import WORKDIR, define_path, run_app
 from experiments.evaluate import DATA_DIR
-from experiments.program.experiment import stage_ends
 from experiments.runs.identity import portable
 from experiments.runs.network_files import SUFFIX, is_network_file, write_network
 from experiments.runs.outcomes import three_results
@@ -43,13 +42,12 @@ def export(workdir: pathlib.Path, path: pathlib.Path, data_dir: str = "") -> dic
     """
     restored = restore(workdir, "stage1", data_dir)
     _check_state(restored)
-    experiment, split = restored.experiment, restored.prepared.split
-    end = stage_ends(experiment.loops(split.counts))[0]
+    program, split = restored.program, restored.prepared.split
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        history = checkpoints.record(end)["history"]
+        history = checkpoints.record(program.ends[0])["history"]
     run = read_json(workdir / "run.json")
     about = {
-        "config": portable(experiment.config),
+        "config": portable(program.config),
         "fingerprint": split.fingerprint,
         "counts": split.counts.tolist(),
         **{name: run[name] for name in ("parameters", "versions", "device")},
@@ -67,7 +65,7 @@ def _check_state(restored: Restored) -> None:
         more = {field.name for field in dataclasses.fields(part)} - KEPT_OR_SPENT
         if more:
             raise ValueError(
-                f"the first stage of {restored.experiment.config.recipe} learns "
+                f"the first stage of {restored.program.config.recipe} learns "
                 f"{', '.join(sorted(more))} beside its network, which a network file does not "
                 "hold; start from its run directory instead."
             )

@@ -40,10 +40,11 @@ def trace_stages(config: ConfigDict, workdir: pathlib.Path) -> None:
     experiment = Experiment(config)
     seed = experiment.config.seed
     prepared = experiment.prepare(experiment.config.subset_seed)
-    variables = experiment.initial_variables(seed, prepared)
-    for index, loop in enumerate(experiment.loops(prepared.split.counts)):
-        data = experiment.stage_data(loop.stage, seed, prepared, variables)
-        key = experiment.stage_key(seed, index)
+    program = experiment.program(prepared)
+    variables = program.initial_variables(seed)
+    for index, loop in enumerate(program.loops(0)):
+        data = program.data_of(loop.stage, seed, prepared, variables)
+        key = program.stage_key(seed, index)
         state, _ = loop.epoch(loop.start(key, variables, data), data, key)
         folder = workdir / loop.stage.name
         with jax.profiler.trace(folder, create_perfetto_trace=True):

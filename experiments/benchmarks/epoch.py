@@ -13,7 +13,7 @@ from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.configs.cifar_lt import get_config
 from experiments.documents.markdown import number, table
 from experiments.program.networks import make_model
-from experiments.program.optimizers import make_optimizer
+from experiments.recipes.optimizers import make_optimizer
 from otrw_jax import Examples, OTReweighting, TrainingData, erm, ot_reweight
 from otrw_jax.data.images import preprocessing
 from otrw_jax.data.splits import long_tailed_counts

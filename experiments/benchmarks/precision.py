@@ -10,6 +10,7 @@ from experiments.benchmarks.timing import Effort
 from experiments.configs import digits
 from experiments.documents.markdown import number, spread, table
 from experiments.program.experiment import Experiment
+from experiments.program.scores import scores
 from otrw_jax.training.loop import run_stage
 
 TYPES = ("float32", "bfloat16")
@@ -28,10 +29,10 @@ def run(effort: Effort) -> list[dict]:
         errors, losses, seconds = [], [], []
         for seed in range(SEEDS):
             prepared = experiment.prepare(seed)
-            (loop,) = experiment.loops(prepared.split.counts)
-            key = experiment.stage_key(seed, 0)
-            variables = experiment.initial_variables(seed, prepared)
-            initial = loop.start(key, variables, prepared.data)
+            program = experiment.program(prepared)
+            (loop,) = program.loops(0)
+            key = program.stage_key(seed, 0)
+            initial = loop.start(key, program.initial_variables(seed), prepared.data)
             ends, states, found = [], [], []
             for _, state, metrics in run_stage(loop, initial, prepared.data, key):
                 ends.append(time.perf_counter())
@@ -39,7 +40,7 @@ def run(effort: Effort) -> list[dict]:
             seconds.append((ends[-1] - ends[0]) / (EPOCHS - 1))  # The first epoch compiles.
             (state,) = states
             losses += found
-            evaluated = experiment.evaluations(loop.stage, state.variables, prepared)
+            evaluated = scores(program, loop.stage, state.variables, prepared)
             errors.append(evaluated["test"]["error"])
         records.append(
             {

@@ -26,8 +26,8 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
     """
     last = restore(workdir)
     first = restore(workdir, "stage1")
-    names = last.experiment.dataset.class_names
-    recipe = last.experiment.config.recipe
+    names = last.prepared.dataset.class_names
+    recipe = last.program.config.recipe
     paths = [workdir / "confusion_matrices.png", workdir / "convergence.png"]
     ends = {f"{RECIPES[recipe].first or recipe} (stage 1)": first}
     if last.stage.name != first.stage.name:
@@ -39,10 +39,10 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
         paths.append(workdir / "class_weights.png")
         class_weights_picture(paths[-1], *class_weights_of(last, weights), names)
         train = last.prepared.split.train
-        inputs = last.experiment.dataset.train_inputs[train]
+        inputs = last.source.dataset.train_inputs[train]
         if inputs.dtype.kind == "U":
             paths.append(workdir / "sentences.png")
-            labels = last.experiment.dataset.train_labels[train]
+            labels = last.source.dataset.train_labels[train]
             sentences_picture(paths[-1], inputs.tolist(), labels, weights, names)
     if weights is not None and has_plan(last):
         paths.append(workdir / "transport.png")
@@ -66,13 +66,13 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
     ends = {}
     for workdir in workdirs:
         end = restore(workdir)
-        config = end.experiment.config
+        config = end.program.config
         title = config.recipe
         if "imbalance_factor" in config.data:
             title += f", factor {config.data.imbalance_factor:g}"
         ends[title if title not in ends else f"{title} ({workdir})"] = end
-    names = next(iter(ends.values())).experiment.dataset.class_names
-    if any(list(end.experiment.dataset.class_names) != list(names) for end in ends.values()):
+    names = next(iter(ends.values())).prepared.dataset.class_names
+    if any(list(end.prepared.dataset.class_names) != list(names) for end in ends.values()):
         raise ValueError("the runs to compare are of data sets with different classes.")
     histories = [read(workdir / "metrics.jsonl") for workdir in workdirs]
     paths = [folder / "confusion_compared.png", folder / "convergence_compared.png"]
@@ -92,7 +92,7 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
 
 def confusion_of(end: Restored) -> np.ndarray:
     """The confusion matrix of a checkpoint on the test set."""
-    evaluate = end.experiment.evaluator(end.stage)
+    evaluate = end.program.evaluator(end.stage, False, False)
     return np.asarray(evaluate(end.state.variables, end.prepared.test).confusion)
 
 
@@ -103,4 +103,4 @@ def class_weights_of(
     labels = np.asarray(end.prepared.data.raw.labels)
     counts = end.prepared.split.counts
     means = np.bincount(labels, weights, len(counts)) / np.maximum(counts, 1)
-    return counts, {end.experiment.config.recipe: means}
+    return counts, {end.program.config.recipe: means}

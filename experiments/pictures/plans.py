@@ -27,7 +27,7 @@ STEPS, RATE = 300, 0.02
 
 def has_plan(end: Restored) -> bool:
     """Whether a checkpoint's method has an OT problem."""
-    config = end.experiment.config
+    config = end.program.config
     return "choices" in config.stage2.get(config.recipe, {}) and end.stage.name == "stage2"
 
 
@@ -47,16 +47,16 @@ def transport_of_run(
         `(cost, plan of uniform weights, plan of the learned, learned as probabilities)` by the
         cost's name, atoms ordered by class, and the examples' labels.
     """
-    choices = _choices(end.experiment.config)
+    choices = _choices(end.program.config)
     view, raw, state = end.prepared.data.view, end.prepared.data.raw, end.state
     atoms, atom_labels = state.meta_features, state.meta_labels
     if choices.meta_features == "step":
         examples = atoms_before_network(choices, view.meta, view.num_classes)
-        atoms, _ = end.experiment.model.features(state.variables, examples.inputs, False)
+        atoms, _ = end.program.model.features(state.variables, examples.inputs, False)
         atom_labels = examples.labels
     key = jax.random.key(0)
     measure = measure_of(choices, key, atoms, atom_labels, view.num_classes)
-    z = end.experiment.read(state.variables, raw).inputs
+    z = end.program.read(state.variables, raw).inputs
     order = np.argsort(np.asarray(measure.labels), kind="stable")
     cost = cost_of(choices, z, raw.labels, measure)[:, order]
     learned = example_weights.mass(jnp.asarray(weights, jnp.float32), choices.simplex)
@@ -82,16 +82,17 @@ def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:
     Returns:
         For each cost `(cost, plan before, plan after, weights)`, and the examples' labels.
     """
-    view = restored.prepared.data.view
+    view, raw = restored.prepared.data.view, restored.prepared.data.raw
     size = min(10, view.num_classes)
-    labels = np.asarray(view.train.labels)
+    labels = np.asarray(raw.labels)
     ids = np.concatenate([np.flatnonzero(labels == c)[: size - c] for c in range(size)])
-    model, variables = restored.experiment.model, restored.state.variables
+    model, variables = restored.program.model, restored.state.variables
 
     def features(inputs):
         return model.features(variables, inputs, False)[0]
 
-    train, train_labels = features(view.train.inputs[ids]), labels[ids]
+    inputs = restored.program.preprocessing.evaluate(raw.inputs[ids])
+    train, train_labels = features(inputs), labels[ids]
     atoms = prototypes(features(view.meta.inputs), view.meta.labels, view.num_classes)[:size]
     classes = np.arange(size)
     costs = {

@@ -21,6 +21,7 @@ class Source:
 
     Attributes:
         dataset: as it is stored.
+        preprocessing: from stored to network inputs.
     """
 
     def __init__(self, config: ConfigDict):
@@ -29,6 +30,7 @@ class Source:
         self.dataset = load_dataset(
             data.name, data.data_dir or None, data.get("manual_dir") or None
         )
+        self.preprocessing = make_preprocessing(config)
         self._copies = self._features = None
         if self._encoder:
             self.dataset = _first(self.dataset, data.first)

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from experiments.program.optimizers import learning_rate, make_optimizer
+from experiments.recipes.optimizers import learning_rate, make_optimizer
 from otrw_jax import cross_entropy, erm
 from otrw_jax.losses import PerExampleLoss, label_aware_smoothing, smoothed
 from otrw_jax.methods.base import Method

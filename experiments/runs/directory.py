@@ -4,9 +4,11 @@ import contextlib
 import fcntl
 import pathlib
 
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from experiments.program.experiment import Experiment, Prepared
+from experiments.program.compiled import Program
+from experiments.program.prepared import Prepared
 from experiments.runs.extending import Changes, check_changes, is_of_this_kind, told, undone
 from experiments.runs.identity import HOW, fingerprint_of, flatten
 from experiments.runs.provenance import provenance
@@ -176,10 +178,12 @@ def alone_in(workdir: pathlib.Path):
         yield
 
 
-def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, variables) -> None:
+def describe(
+    workdir: pathlib.Path, program: Program, prepared: Prepared, variables: PyTree
+) -> None:
     """Writes run.json: the subset's identity, the network's size, versions, device."""
     description = {
-        "recipe": experiment.config.recipe,
+        "recipe": program.config.recipe,
         "fingerprint": prepared.split.fingerprint,
         "counts": prepared.split.counts.tolist(),
         "meta": int(prepared.split.meta.size),
@@ -187,11 +191,11 @@ def describe(workdir: pathlib.Path, experiment: Experiment, prepared: Prepared, 
         "test": int(prepared.test.labels.shape[0]),
         "parameters": count_parameters(variables["params"]),
         **provenance(),
-        "devices": experiment.devices.total,
+        "devices": program.devices.total,
     }
     write_json(workdir / "run.json", description)
     print(
-        f"{experiment.dataset.name}: {sum(description['counts'])} training examples "
+        f"{prepared.dataset.name}: {sum(description['counts'])} training examples "
         f"{description['counts'] if len(description['counts']) <= 10 else ''}, "
         f"subset {description['fingerprint']}, {description['parameters']:,} parameters"
     )

@@ -36,16 +36,14 @@ def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
         return np.asarray(weights.values if isinstance(weights, ExampleWeights) else weights)
     if not isinstance(state, OTWeightNetState):
         return None
-    config = end.experiment.config
+    config = end.program.config
     options = config.options[config.recipe]
     # Features are of the network that is evaluated: the moving average, where there is one.
-    net, model, train = net_of(options), end.experiment.model, end.prepared.data.view.train
+    net, model, labels = net_of(options), end.program.model, end.prepared.data.raw.labels
     variables, count = end.state.variables, len(end.prepared.split.train)
-    z = end.experiment.read(variables, end.prepared.data.raw).inputs
-    losses = cross_entropy(model.logits(variables["params"]["head"], z), train.labels)
-    seen = net_inputs(
-        options.net_input, z, train.labels, losses, end.prepared.data.view.num_classes
-    )
+    z = end.program.read(variables, end.prepared.data.raw).inputs
+    losses = cross_entropy(model.logits(variables["params"]["head"], z), labels)
+    seen = net_inputs(options.net_input, z, labels, losses, end.program.num_classes)
     weigh = jax.jit(lambda x: net.apply({"params": state.net_params}, x))
     size = end.stage.batch_size
     rng, sums, times = np.random.default_rng(0), np.zeros(count), np.zeros(count)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.program.experiment import Experiment, stage_ends
+from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
     ConfigMismatchError,
     alone_in,
@@ -67,11 +67,12 @@ class OpenRun:
             changes = claim(run.workdir, config, extend)
         self._fingerprint = fingerprint_of(config.to_dict())
         self.prepared = experiment.prepare(run.subset_seed)
-        self.ends = stage_ends(experiment.loops(self.prepared.split.counts))
-        self.variables = experiment.initial_variables(run.seed, self.prepared)
+        self.program = experiment.program(self.prepared)
+        self.ends = self.program.ends
+        self.variables = self.program.initial_variables(run.seed)
         if self._writes:
             _tell_of_another_device(run.workdir)
-            describe(run.workdir, experiment, self.prepared, self.variables)
+            describe(run.workdir, self.program, self.prepared, self.variables)
         # Runs that are trained together are saved one after the other: a kill in between leaves
         # some a checkpoint behind, and the others must still have that.
         keep = max(config.keep_checkpoints, 2) if one_of_several else config.keep_checkpoints
@@ -107,7 +108,7 @@ class OpenRun:
 
     def restore(self, index: int, number: int) -> Any:
         """The state of a stage at a checkpoint."""
-        template = self._experiment.template(index, self.seed, self.prepared)
+        template = self.program.template(index, self.prepared)
         return self.checkpoints.restore(template, number)
 
     def report(self, files: contextlib.ExitStack, display: Display) -> None:
@@ -147,7 +148,7 @@ class OpenRun:
             )
         index = next(i for i, end in enumerate(self.ends) if done < end)
         if done > (self.ends[index - 1] if index else 0):
-            template = self._experiment.template(index, self.seed, self.prepared)
+            template = self.program.template(index, self.prepared)
             self.checkpoints.check(template, done)
 
     def _last_whole(self) -> int:
@@ -189,7 +190,7 @@ class OpenRun:
         if is_network_file(source):
             self._start_from(source)
             return
-        template = self._experiment.template(0, self.seed, self.prepared)
+        template = self.program.template(0, self.prepared)
         with Checkpoints(source / "checkpoints", read_only=True) as theirs:
             record = theirs.record(self.ends[0])
             check_config(source, record)
@@ -206,9 +207,9 @@ class OpenRun:
                 f"this run's is {here}; prepare the data set anew, or train the first stage."
             )
         variables = read_network(path, self.variables)
-        loop = self._experiment.loops(self.prepared.split.counts)[0]
-        key = self._experiment.stage_key(self.seed, 0)
-        state = loop.start(key, variables, self.prepared.data).replace(variables=variables)
+        loop, key = self.program.loops(0)[0], self.program.stage_key(self.seed, 0)
+        data = self.program.data_of(loop.stage, self.seed, self.prepared, variables)
+        state = loop.start(key, variables, data).replace(variables=variables)
         content = {"history": about["history"], "config": self._fingerprint}
         self.checkpoints.save(self.ends[0], state, content)
 

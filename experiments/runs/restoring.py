@@ -8,7 +8,10 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
-from experiments.program.experiment import Experiment, Prepared, stage_ends
+from experiments.program.compiled import Program
+from experiments.program.data import Source
+from experiments.program.experiment import Experiment
+from experiments.program.prepared import Prepared
 from experiments.runs.directory import check_config, holds_run, read_config, runs_below
 from experiments.runs.open_run import Run
 from experiments.runs.outcomes import best_record
@@ -20,20 +23,21 @@ from otrw_jax.training.loop import Stage
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
     """A run's data, and its network's variables after the first stage."""
     prepared = experiment.prepare(run.subset_seed)
-    end = stage_ends(experiment.loops(prepared.split.counts))[0]
-    template = experiment.template(0, run.seed, prepared)
+    program = experiment.program(prepared)
     with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
-        return prepared, checkpoints.restore(template, end).variables
+        state = checkpoints.restore(program.template(0, prepared), program.ends[0])
+        return prepared, state.variables
 
 
 class Restored(NamedTuple):
-    """A checkpoint of a run: its number, its stage, its state, and the run's data."""
+    """A checkpoint of a run: its number, its stage, its state; and the run's program and data."""
 
     number: int
     stage: Stage
     state: Any
-    experiment: Experiment
+    program: Program
     prepared: Prepared
+    source: Source
 
     def logits(self, inputs: PyTree) -> Float[Array, "b k"]:
         """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
@@ -45,8 +49,8 @@ class Restored(NamedTuple):
                 size or width.
         """
         _check_stored(inputs, self.prepared.test.inputs)
-        model = self.experiment.trained_model(self.stage)
-        seen = self.experiment.preprocessing.evaluate(inputs)
+        model = self.program.trained_model(self.stage)
+        seen = self.program.preprocessing.evaluate(inputs)
         return predict(model, self.state.variables, seen)
 
 
@@ -92,17 +96,18 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
     config.devices = 1
     experiment = Experiment(config, new=False)
     prepared = experiment.prepare(config.subset_seed)
-    loops = experiment.loops(prepared.split.counts)
-    ends = stage_ends(loops)
+    program = experiment.program(prepared)
+    ends = program.ends
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        number = _number(which, loops, checkpoints)
+        number = _number(which, program, checkpoints)
         index = next((i for i, end in enumerate(ends) if number <= end), len(ends) - 1)
-        state = checkpoints.restore(experiment.template(index, config.seed, prepared), number)
-    return Restored(number, loops[index].stage, state, experiment, prepared)
+        state = checkpoints.restore(program.template(index, prepared), number)
+    return Restored(number, program.stages[index], state, program, prepared, experiment.source)
 
 
-def _number(which, loops, checkpoints) -> int:
-    names = {loop.stage.name: end for loop, end in zip(loops, stage_ends(loops), strict=True)}
+def _number(which: str, program: Program, checkpoints: Checkpoints) -> int:
+    ends = zip(program.stages, program.ends, strict=True)
+    names = {stage.name: end for stage, end in ends}
     if which in names:
         return names[which]
     if which.isdigit():

@@ -7,7 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.program.experiment import Experiment, Prepared, stage_ends
+from experiments.program.compiled import Program
+from experiments.program.experiment import Experiment
+from experiments.program.prepared import Prepared
+from experiments.program.scores import scores, scores_together
 from experiments.runs.directory import check_place
 from experiments.runs.display import Display
 from experiments.runs.open_run import OpenRun, Run
@@ -77,7 +80,7 @@ def train_together(
         files.callback(display.close)
         opened = [OpenRun(experiment, run, len(runs) > 1, files, extend) for run in runs]
         if not opened[0].done:
-            experiment.check_stages(opened[0].seed, opened[0].prepared)
+            opened[0].program.check(opened[0].prepared)
         for run in opened:
             if run.complete:  # A kill may have come before its last report.
                 run.report(files, display)
@@ -92,7 +95,7 @@ def train_together(
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
                         display.waiting("evaluating", told=False)
-                        _evaluate(experiment, records, states, seen)
+                        _evaluate(group[0].program, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
                     ended, left = time.monotonic(), [run for run in opened if not run.complete]
@@ -102,16 +105,14 @@ def train_together(
         return [run.finish() for run in opened]
 
 
-def _evaluate(experiment, records, states, seen):
-    """Adds the evaluations of a group's states, on the data its stage sees, to their records."""
-    seeds = len(seen) if len(seen) > 1 else 0
-    loops = experiment.loops(seen[0].split.counts, seeds)
-    stage = next(loop.stage for loop in loops if loop.stage.name == records[0]["stage"])
+def _evaluate(program: Program, records: list[dict], states: list, seen: list[Prepared]) -> None:
+    """Adds the scores of a group's states, on the data their stage sees, to their records."""
+    stage = next(stage for stage in program.stages if stage.name == records[0]["stage"])
     variables = [state.variables for state in states]
-    if seeds:
-        found = experiment.evaluations_together(stage, variables, seen)
+    if len(seen) > 1:
+        found = scores_together(program, stage, variables, seen)
     else:
-        found = [experiment.evaluations(stage, variables[0], seen[0])]
+        found = [scores(program, stage, variables[0], seen[0])]
     for record, one in zip(records, found, strict=True):
         record |= one
 
@@ -133,8 +134,15 @@ def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun
 
 def _left(experiment: Experiment, group: list[OpenRun], display: Display):
     """As `_epochs_left`; where training diverges, it says what the run directories still have."""
-    try:
+    with _way_out(experiment, group):
         yield from _epochs_left(experiment, group, display)
+
+
+@contextlib.contextmanager
+def _way_out(experiment: Experiment, group: list[OpenRun]) -> Iterator[None]:
+    """Says where training diverges what the run directories still have, and how to go on."""
+    try:
+        yield
     except TrainingDivergedError as error:
         config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
         second = done >= group[0].ends[0]
@@ -166,27 +174,26 @@ def _epochs_left(
     def apart(tree):
         return unstack(tree, seeds) if seeds else [tree]
 
-    done = group[0].done
+    done, program = group[0].done, group[0].program
     variables = [run.variables for run in group]
-    loops = experiment.loops(group[0].prepared.split.counts, seeds)
-    for index, (loop, end) in enumerate(zip(loops, stage_ends(loops), strict=True)):
+    for index, (loop, end) in enumerate(zip(program.loops(seeds), program.ends, strict=True)):
         if done >= end:
             variables = [run.restore(index, end).variables for run in group]
             continue
         begin = end - loop.stage.epochs
         clock = time.perf_counter()
-        told = experiment.first_time(loop.stage, seeds) and is_first_process()
+        told = experiment.first_time(loop) and is_first_process()
         if loop.stage.feature_copies:
             display.waiting(f"{loop.stage.name}: computing the features that are kept", told)
         seen = [
-            experiment.for_stage(loop.stage, run.seed, run.prepared, before)
+            program.seen(loop.stage, run.seed, run.prepared, before)
             for run, before in zip(group, variables, strict=True)
         ]
         data = together([one.data for one in seen])
-        key = together([experiment.stage_key(run.seed, index) for run in group])
+        key = together([program.stage_key(run.seed, index) for run in group])
         if done > begin:
             initial = together([run.restore(index, done) for run in group])
-            initial = experiment.devices.replicate(initial)
+            initial = program.devices.replicate(initial)
         else:
             initial = loop.start(key, together(variables), data)
         first = max(0, done - begin)

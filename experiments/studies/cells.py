@@ -14,8 +14,9 @@ from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from experiments.configs.relations import check_controls
-from experiments.program.experiment import Experiment, Prepared
-from experiments.program.optimizers import make_optimizer
+from experiments.program.compiled import Program
+from experiments.program.prepared import Prepared
+from experiments.recipes.optimizers import make_optimizer
 from experiments.studies.grid import BASES, META_USES, TRANSPORTS
 from experiments.studies.stacked import Start, with_numbers
 from otrw_jax import EntropicOT, OTReweighting, erm, ot_reweight
@@ -37,7 +38,7 @@ class Cells:
     def __init__(
         self,
         config: ConfigDict,
-        experiment: Experiment,
+        program: Program,
         seeds: list[int],
         firsts: list[tuple[Prepared, PyTree]],
     ):
@@ -45,7 +46,7 @@ class Cells:
 
         Args:
             config: with the sections of all recipes; the head's stage is that of `cb`.
-            experiment: of cross-entropy.
+            program: of cross-entropy.
             seeds: as in the config.
             firsts: data, and variables after the first stage, of each seed.
 
@@ -66,11 +67,11 @@ class Cells:
                 if name != "none"
             }
         )
-        self._experiment, self._seeds, self._evaluators = experiment, seeds, {}
-        self._model = given_features(experiment.model)
-        self._k = experiment.dataset.num_classes
+        self._program, self._seeds, self._evaluators = program, seeds, {}
+        self._model = given_features(program.model)
+        self._k = program.num_classes
         self._variables = [variables for _, variables in firsts]
-        keep = make_keeper(experiment.model, experiment.preprocessing.train, head.feature_copies)
+        keep = make_keeper(program.model, program.preprocessing.train, head.feature_copies)
         kept = [self._keep(keep, seed, *first) for seed, first in zip(seeds, firsts, strict=True)]
         self._data = {
             "plain": [plain for plain, _, _ in kept],
@@ -149,7 +150,7 @@ class Cells:
                 return Start(variables, ones, _prior(counts))
             case "crt":
                 key = jax.random.fold_in(jax.random.key(self._seeds[at]), 4)
-                params = {**variables["params"], "head": self._experiment.fresh_head(key)}
+                params = {**variables["params"], "head": self._program.fresh_head(key)}
                 return Start({**variables, "params": params}, ones, zeros)
             case _:
                 return Start(variables, ones, zeros)
@@ -199,7 +200,8 @@ class Cells:
         def joined(one, other):
             return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, other)
 
-        view = data.view.replace(train=joined(data.view.train, data.view.meta))
+        seen = data.raw._replace(inputs=self._program.preprocessing.evaluate(data.raw.inputs))
+        view = data.view.replace(train=joined(seen, data.view.meta))
         key = jax.random.fold_in(jax.random.key(seed), 2)
         merged = keep(variables, DeviceData(joined(data.raw, stored), view), key)
         count = data.raw.labels.shape[0]
@@ -208,7 +210,7 @@ class Cells:
 
         parts = {"test": prepared.test, "held_out": prepared.held_out}
         evaluated = {
-            name: self._experiment.read(variables, part)
+            name: self._program.read(variables, part)
             for name, part in parts.items()
             if part is not None
         }

@@ -72,6 +72,7 @@ class Method(NamedTuple):
             that of the model, or is read in another way; None for the model's.
         correct: `(logits [n k]) -> [n k]`, a map of the logits of a whole set that is evaluated;
             None for none. It may use that the examples are evaluated together (transductive).
+        reads_inputs: whether `init` or `refresh` read `data.train.inputs`; they are None where not.
     """
 
     init: Callable[[Array, PyTree, TrainingData], Any]
@@ -80,6 +81,7 @@ class Method(NamedTuple):
     sampling: Callable[[Any, Int[Array, "N"]], Float[Array, "... N"]] | None = None
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]] | None = None
     correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None
+    reads_inputs: bool = False
 
 
 def check_data(

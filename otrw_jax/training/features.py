@@ -86,8 +86,8 @@ def make_keeper(
 
     Returns:
         `(variables, data, key) -> data`, whose training inputs are features `[N, copies, d]`, of
-        which `pick_copy` takes one at a visit, and whose view holds the features of what the
-        view held. A meta set to be augmented, `raw_meta`, is kept in copies too.
+        which `pick_copy` takes one at a visit, and whose view holds the features of the inputs
+        that the view held. A meta set to be augmented, `raw_meta`, is kept in copies too.
 
     Raises:
         ValueError: `copies` is less than 1.
@@ -115,9 +115,10 @@ def make_keeper(
         return Examples(jnp.stack(kept, axis=1), stored.labels)
 
     def keep(variables, data, key):
+        train, meta = data.view.train, data.view.meta
         view = data.view.replace(
-            train=read(variables, data.view.train),
-            meta=None if data.view.meta is None else read(variables, data.view.meta),
+            train=train if train.inputs is None else read(variables, train),
+            meta=None if meta is None else read(variables, meta),
         )
         raw_meta = data.raw_meta
         if raw_meta is not None:

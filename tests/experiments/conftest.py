@@ -56,10 +56,10 @@ def final_state():
 
     def read(experiment, workdir, number=None, seed=0):
         prepared = experiment.prepare(seed)
-        loops = experiment.loops(prepared.split.counts)
-        index = 0 if number is not None and number <= loops[0].stage.epochs else len(loops) - 1
+        program = experiment.program(prepared)
+        index = 0 if number is not None and number <= program.ends[0] else len(program.ends) - 1
         with Checkpoints(workdir / "checkpoints") as checkpoints:
-            return checkpoints.restore(experiment.template(index, seed, prepared), number)
+            return checkpoints.restore(program.template(index, prepared), number)
 
     return read
 

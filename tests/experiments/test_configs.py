@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 
 from experiments.configs import cifar_lt, common, digits
 from experiments.program.networks import make_model
-from experiments.program.optimizers import learning_rate, make_optimizer
 from experiments.recipes import RECIPES, make_stages, recipe_name
+from experiments.recipes.optimizers import learning_rate, make_optimizer
 from otrw_jax.data.images import preprocessing
 from otrw_jax.data.splits import make_split
 

@@ -16,7 +16,7 @@ from experiments.documents import controls as tables
 from experiments.documents.results import document
 from experiments.export import export
 from experiments.program.experiment import Experiment
-from experiments.program.optimizers import make_optimizer
+from experiments.recipes.optimizers import make_optimizer
 from experiments.runs.restoring import restore_first
 from experiments.runs.training import Run, train_together
 from experiments.studies import cells
@@ -41,12 +41,13 @@ def made(small_config, tmp_path_factory):
     runs = [Run(folder / f"seed_{seed}", seed, seed) for seed in SEEDS]
     train_together(experiment, runs)
     firsts = [restore_first(experiment, run) for run in runs]
-    return config, experiment, folder, firsts, Cells(config, experiment, SEEDS, firsts)
+    program = experiment.program(firsts[0][0])
+    return config, program, folder, firsts, Cells(config, program, SEEDS, firsts)
 
 
 def alone(made, method, at, data):
     """Test errors by epoch of a method on the features of one seed."""
-    config, experiment, _, firsts, all_cells = made
+    config, program, _, firsts, all_cells = made
     head = config.stage2.cb
     loop = make_loop(Stage("head", method, 2, head.batch_size), lambda keys, z: z[:, 0])
     key = jax.random.fold_in(jax.random.key(SEEDS[at]), 3)
@@ -54,15 +55,15 @@ def alone(made, method, at, data):
     test = all_cells._evaluated["test"][at]
     errors = []
     for _, end, _ in run_stage(loop, state, data[at], key):
-        logits = experiment.model.logits(end.variables["params"]["head"], test.inputs)
+        logits = program.model.logits(end.variables["params"]["head"], test.inputs)
         errors.append(float(100 * np.mean(np.argmax(logits, 1) != np.asarray(test.labels))))
     return errors
 
 
 def test_a_cell_is_its_method_alone(made):
     """Class weights as numbers of a state; both seeds; the meta set in the training set or not."""
-    config, experiment, _, firsts, all_cells = made
-    model = given_features(experiment.model)
+    config, program, _, firsts, all_cells = made
+    model = given_features(program.model)
     for meta, part in (("none", "plain"), ("merged", "merged")):
         data = all_cells._data[part]
         extra = 0 if meta == "none" else 5
@@ -85,11 +86,11 @@ def test_a_cell_is_its_method_alone(made):
 
 
 def test_a_cell_with_the_global_weights_and_the_meta_set_ten_times(made):
-    config, experiment, _, _, all_cells = made
+    config, program, _, _, all_cells = made
     found = all_cells._run("ten", "global", ("ce", "cb", "bs"), balanced=False)
     choices = dataclasses.replace(PRESETS["global"](10), meta_cross_entropy=10.0)
     method = ot_reweight(
-        given_features(experiment.model),
+        given_features(program.model),
         make_optimizer(config.stage2.cb.optimizer, 1),
         optax.sgd(0.1),
         10,
@@ -165,16 +166,16 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
 def test_what_the_controls_cannot_do_is_refused_before_the_first_stages(
     made, field, value, message
 ):
-    config, experiment, *_ = made
+    config, program, *_ = made
     config = copy.deepcopy(config)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(message)):
-        Cells(config, experiment, [0], [])
+        Cells(config, program, [0], [])
 
 
 def test_the_rates_of_cells_fall_by_the_epoch(made):
     """Two epochs, of which the second has no rate to speak of, end like one."""
-    config, experiment, _, firsts, _ = made
+    config, program, _, firsts, _ = made
     errors = []
     for epochs, milestones in ((1, ()), (2, (1,))):
         changed = copy.deepcopy(config)
@@ -182,6 +183,6 @@ def test_the_rates_of_cells_fall_by_the_epoch(made):
         changed.stage2.cb.optimizer.update(
             {"learning_rate": 0.1, "milestones": milestones, "decay": 1e-9, "momentum": 0.0}
         )
-        found = Cells(changed, experiment, SEEDS, firsts)._run("none", "none", ("cb",), False)
+        found = Cells(changed, program, SEEDS, firsts)._run("none", "none", ("cb",), False)
         errors.append(found["cb/none/none"]["last"])
     assert errors[0] == errors[1]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.program.experiment import Experiment, stage_ends
+from experiments.program.scores import scores
+from experiments.runs import training
 from experiments.runs.journal import Reporter
 from experiments.runs.outcomes import best_record, three_results
 from experiments.runs.restoring import restore
@@ -50,15 +51,14 @@ def test_the_best_checkpoint_is_kept(whole_run):
 
 def test_the_best_of_many_epochs_is_kept(experiment, tmp_path, monkeypatch):
     best = iter([40.0, 90.0, 50.0, 60.0, 50.0])
-    assert stage_ends(experiment.loops(experiment.prepare(0).split.counts)) == (3, 5)
-    evaluations = Experiment.evaluations
+    assert experiment.program(experiment.prepare(0)).ends == (3, 5)
 
-    def graded(self, stage, variables, prepared):
-        found = evaluations(self, stage, variables, prepared)
+    def graded(*given):
+        found = scores(*given)
         found["held_out"]["balanced_accuracy"] = next(best)
         return found
 
-    monkeypatch.setattr(Experiment, "evaluations", graded)
+    monkeypatch.setattr(training, "scores", graded)
     kept = []
     report = Reporter.epoch
 

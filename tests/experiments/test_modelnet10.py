@@ -7,6 +7,7 @@ import pytest
 
 from experiments.configs import modelnet10
 from experiments.program.experiment import Experiment
+from experiments.program.scores import scores, scores_together
 from experiments.recipes import RECIPES
 from experiments.runs.journal import Reporter
 from experiments.runs.training import train
@@ -124,11 +125,12 @@ def test_each_seed_has_a_test_part_of_its_own(runs):
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, again)
 
-    stage = experiment.loops(prepared[0].split.counts)[0].stage
-    variables = [experiment.initial_variables(seed, prepared[seed]) for seed in (0, 1)]
-    together = experiment.evaluations_together(stage, variables, prepared[:2])
+    program = experiment.program(prepared[0])
+    stage = program.stages[0]
+    variables = [program.initial_variables(seed) for seed in (0, 1)]
+    together = scores_together(program, stage, variables, prepared[:2])
     for found, own, one in zip(together, variables, prepared[:2], strict=True):
-        alone = experiment.evaluations(stage, own, one)
+        alone = scores(program, stage, own, one)
         for part in ("test", "held_out"):
             assert found[part] == pytest.approx(alone[part], rel=1e-4), part
 

@@ -13,8 +13,8 @@ import pytest
 
 from experiments.configs import cifar_lt, digits
 from experiments.program.networks import make_model
-from experiments.program.optimizers import learning_rate
 from experiments.recipes import RECIPES, make_stages
+from experiments.recipes.optimizers import learning_rate
 from otrw_jax.methods.base import Batch, Examples, TrainingData
 
 K, DIM = 3, 4

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.program.experiment import Experiment
+from experiments.program.scores import scores, scores_together
+from experiments.runs import training
 from experiments.runs.journal import Reporter
 from experiments.runs.training import Run, train, train_together
 from otrw_jax.training.checkpoints import Checkpoints
@@ -79,13 +81,13 @@ def test_seeds_together_equal_seeds_alone(experiment, alone, final_state, tmp_pa
 
 
 def test_a_stage_on_kept_features_is_evaluated_on_them(experiment, tmp_path, monkeypatch):
-    evaluations, seen = Experiment.evaluations, []
+    seen = []
 
-    def look(self, stage, variables, prepared):
+    def look(program, stage, variables, prepared):
         seen.append((stage.name, prepared.kept))
-        return evaluations(self, stage, variables, prepared)
+        return scores(program, stage, variables, prepared)
 
-    monkeypatch.setattr(Experiment, "evaluations", look)
+    monkeypatch.setattr(training, "scores", look)
     train(experiment, tmp_path, 0, 0)
     assert set(seen) == {("stage1", False), ("stage2", True)}
 
@@ -96,15 +98,16 @@ def test_evaluations_together_are_those_alone(kept, experiment, alone, final_sta
         final_state(experiment, alone / f"seed_{seed}", seed=seed).variables for seed in SEEDS
     ]
     prepared = [experiment.prepare(seed) for seed in SEEDS]
-    stage = experiment.loops(prepared[0].split.counts)[-1].stage
+    program = experiment.program(prepared[0])
+    stage = program.stages[-1]
     seen = prepared
     if kept:
         each = zip(SEEDS, prepared, variables, strict=True)
-        seen = [experiment.for_stage(stage, *one) for one in each]
+        seen = [program.seen(stage, *one) for one in each]
         assert seen[0].kept and seen[0].test.inputs.shape == (400, 64)
-    found = experiment.evaluations_together(stage, variables, seen)
+    found = scores_together(program, stage, variables, seen)
     for together, one, data in zip(found, variables, prepared, strict=True):
-        for part, metrics in experiment.evaluations(stage, one, data).items():
+        for part, metrics in scores(program, stage, one, data).items():
             assert together[part] == pytest.approx(metrics, rel=1e-5)
     assert found[0]["held_out"] != found[1]["held_out"]
 
@@ -190,11 +193,13 @@ def test_features_are_kept_of_a_frozen_backbone_alone(small_config):
         config.stage2.otrw_global.update_from_flattened_dict(changes)
         experiment = Experiment(config)
         with pytest.raises(ValueError, match="feature_copies keeps the features of a frozen"):
-            experiment.check_stages(0, experiment.prepare(0))
+            prepared = experiment.prepare(0)
+            experiment.program(prepared).check(prepared)
 
 
 def test_a_batch_that_does_not_split_is_told(small_config):
     config = small_config("otrw_global")
     config.devices = 3
     with pytest.raises(ValueError, match="stage1: a batch of 32 does not split evenly over 3 dev"):
-        Experiment(config).loops(np.array([5] * 10))
+        experiment = Experiment(config)
+        experiment.program(experiment.prepare(0)).loops(0)

@@ -118,7 +118,7 @@ def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None 
     def logits(head, z):
         return unit(z, axis=-1) @ head["kernel"] + head["bias"][None, :]
 
-    return with_head(model, head_of, logits, axis_name)
+    return with_head(model, head_of, logits, axis_name)._replace(reads_inputs=True)
 
 
 def with_head(

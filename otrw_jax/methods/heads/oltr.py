@@ -172,7 +172,7 @@ def oltr(
         variables = {"params": params, "state": model_state}
         return OLTRState(state.step + 1, variables, opt_state, memory_opt_state), metrics
 
-    method = Method(init, step, logits=head_logits)
+    method = Method(init, step, logits=head_logits, reads_inputs=True)
     return sampled(method, class_power(num_classes, 0.0))
 
 

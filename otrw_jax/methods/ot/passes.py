@@ -96,14 +96,17 @@ def require_data(method: str, config: OTReweighting, num_classes: int, data: Tra
         raise ValueError(
             f"{method} needs a meta set: take meta_per_class of 1 or more (10 in the paper)."
         )
-    whole_set = config.measure == "dynamic" or (
-        config.weighting == "global" and config.uses_features
-    )
-    if whole_set and data.train.inputs is None:
+    if reads_inputs(config) and data.train.inputs is None:
         raise ValueError(
             f"{method}: this configuration reads the features of the whole training set; "
             "give data.train.inputs."
         )
+
+
+def reads_inputs(config: OTReweighting) -> bool:
+    """Whether a configuration reads the inputs of the whole training set."""
+    of_all = config.weighting == "global" and config.uses_features
+    return config.measure == "dynamic" or of_all
 
 
 def refreshed_meta(

@@ -17,6 +17,7 @@ from otrw_jax.methods.ot.passes import (
     make_features,
     ot_metrics,
     ot_step,
+    reads_inputs,
     refreshed_meta,
     require_data,
 )
@@ -188,7 +189,7 @@ def ot_reweight(
         return entries, weights.loss_weights(entries.values, config.simplex), solved
 
     sampling = (lambda state, labels: state.weights.values) if config.sampling else None
-    return Method(init, step, refresh, sampling)
+    return Method(init, step, refresh, sampling, reads_inputs=reads_inputs(config))
 
 
 def _own_rows(examples: Examples, axis_name: str | None) -> tuple[Examples, Float[Array, "n"]]:

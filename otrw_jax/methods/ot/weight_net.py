@@ -17,6 +17,7 @@ from otrw_jax.methods.ot.passes import (
     make_features,
     ot_metrics,
     ot_step,
+    reads_inputs,
     refreshed_meta,
     require_data,
 )
@@ -162,7 +163,7 @@ def ot_weight_net(
         state = state.replace(net_params=net_params, net_opt_state=net_opt_state)
         return state, now.metrics | ot_metrics(*solved, config.ot)
 
-    return Method(init, step, refresh)
+    return Method(init, step, refresh, reads_inputs=reads_inputs(config))
 
 
 def net_inputs(

@@ -5,8 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments.program.experiment import Experiment
+from experiments.program.scores import scores, statistics, summary
 from experiments.runs.identity import flatten
 from experiments.runs.journal import Reporter
 from experiments.runs.restoring import restore
@@ -69,11 +71,11 @@ def test_the_metrics_of_a_record_are_those_of_its_checkpoint(whole_run, experime
     workdir, results = whole_run
     state = final_state(experiment, workdir)
     prepared = experiment.prepare(0)
-    stage = experiment.loops(prepared.split.counts)[-1].stage
-    found = experiment.evaluations(stage, state.variables, prepared)
+    program = experiment.program(prepared)
+    found = scores(program, program.stages[-1], state.variables, prepared)
     assert {"epoch": 5, **found["test"]} == results["last"]
-    inputs = experiment.preprocessing.evaluate(prepared.test.inputs)
-    predictions = np.argmax(predict(experiment.model, state.variables, inputs), axis=1)
+    inputs = program.preprocessing.evaluate(prepared.test.inputs)
+    predictions = np.argmax(predict(program.model, state.variables, inputs), axis=1)
     wrong = np.asarray(predictions) != np.asarray(prepared.test.labels)
     assert results["last"]["error"] == pytest.approx(100 * wrong.mean(), rel=1e-5)
 
@@ -148,12 +150,12 @@ def test_a_run_without_held_out_part(small_config, tmp_path):
 
 
 def test_an_empty_shot_group_has_no_entry(experiment, whole_run, final_state):
-    other = with_fields(experiment, **{"shots.few": 1})
     state = final_state(experiment, whole_run[0])
     prepared = experiment.prepare(0)
-    stage = other.loops(prepared.split.counts)[-1].stage
-    found = other.evaluations(stage, state.variables, prepared)
-    assert set(found["test"]) == METRICS - {"few_accuracy"}
+    program = experiment.program(prepared)
+    found = statistics(program, program.stages[-1], state.variables, prepared)
+    shots = ConfigDict({"many": 100, "few": 1})
+    assert set(summary(found["test"], prepared, shots)) == METRICS - {"few_accuracy"}
 
 
 def test_evaluations_may_be_rare(experiment, tmp_path):

@@ -1,0 +1,179 @@
+"""What of a config is compiled: the network, its stages, their loops and their evaluations."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from experiments.program.layout import steps_per_call
+from experiments.program.networks import make_model
+from experiments.program.prepared import Prepared
+from experiments.recipes import RECIPES, make_stages
+from otrw_jax.data.images import Preprocessing
+from otrw_jax.models.model import Model
+from otrw_jax.training.devices import pick_devices
+from otrw_jax.training.evaluation import make_evaluator
+from otrw_jax.training.features import given_features, make_keeper, make_reader, pick_copy
+from otrw_jax.training.loop import DeviceData, Loop, Stage, check_batch, make_loop
+
+
+class Program:
+    """A config's network and stages for class counts and inputs. It holds no data of any seed.
+
+    What is compiled is compiled once, and kept by all that it depends on.
+
+    Attributes:
+        config: with the recipe's own fields alone.
+        num_classes: K.
+        preprocessing: from stored to network inputs.
+        devices: those that share a batch.
+        model: the network.
+        stages: of the recipe.
+        ends: number of the last epoch of each stage, counted over all stages.
+        read: `(variables, stored examples) -> examples`, their features in evaluation mode.
+        loops: `(seeds) -> [Loop]`, the stages compiled, for so many seeds trained together; 0 for
+            one, alone.
+        evaluator: `(stage, kept, together) -> evaluate`, of a stage's network (`make_evaluator`):
+            whether it is given features in place of inputs, and whether of several seeds at once.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        counts: tuple[int, ...],
+        shape: tuple[int, ...],
+        dtype: str,
+        preprocessing: Preprocessing,
+    ):
+        """Makes the network and the stages.
+
+        Args:
+            config: with the recipe's own fields alone.
+            counts: training examples of each class.
+            shape: of a stored input.
+            dtype: of a stored input.
+            preprocessing: from stored to network inputs.
+
+        Raises:
+            ValueError: as `make_stages`; (from `loops`) a batch does not split over the devices.
+        """
+        self.config, self.preprocessing = config, preprocessing
+        self.devices = pick_devices(config.devices)
+        self.num_classes, recipe = len(counts), RECIPES[config.recipe]
+        self.model = make_model(
+            config.model,
+            self.num_classes,
+            self.devices.axis_name,
+            head=recipe.head,
+            branches=recipe.branches,
+        )
+        # Two inputs of nothing: parameters start from the key and the shapes alone.
+        self._blank = preprocessing.evaluate(jnp.zeros((2, *shape), dtype))
+        self._examples = sum(counts)
+        self.stages = make_stages(
+            config, self.model, np.array(counts), self.fresh_head, self.devices.axis_name
+        )
+        self.ends = tuple(int(end) for end in np.cumsum([stage.epochs for stage in self.stages]))
+        self.read = make_reader(self.model, preprocessing.evaluate)
+        self.loops = functools.cache(self._loops)
+        self.evaluator = functools.cache(self._evaluator)
+        self._keeper = functools.cache(
+            lambda copies: make_keeper(self.model, preprocessing.train, copies)
+        )
+
+    def check(self, prepared: Prepared) -> None:
+        """Says before any training what is wrong with a stage, not when its turn has come.
+
+        Raises:
+            ValueError: a batch is larger than the training set, or the stage's own `init` refuses
+                the data or the network.
+        """
+        for index, stage in enumerate(self.stages):
+            check_batch(stage, self._examples)
+            self.template(index, prepared)
+        self.loops(0)
+
+    def initial_variables(self, seed: int) -> PyTree:
+        """The network before training."""
+        return self.model.init(jax.random.key(seed), self._blank)
+
+    def fresh_head(self, key: Array) -> PyTree:
+        """Parameters of a new last layer."""
+        return self.model.init(key, self._blank)["params"]["head"]
+
+    def stage_key(self, seed: int, index: int) -> Array:
+        """Base key of a stage's order, augmentation and draws."""
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), index)
+
+    def template(self, index: int, prepared: Prepared) -> Any:
+        """Shapes and types of the state of a stage, without computing any."""
+        stage = self.stages[index]
+
+        def state(key):
+            variables = self.initial_variables(0)
+            data = self.data_of(stage, 0, prepared, variables)
+            return stage.method.init(key, variables, data.view)
+
+        return jax.eval_shape(state, self.stage_key(0, index))
+
+    def data_of(self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree) -> DeviceData:
+        """The data that a stage trains on: inputs, or features kept of a frozen backbone.
+
+        Its view has the training set's inputs where the stage's method reads them.
+        """
+        data = prepared.data
+        if stage.method.reads_inputs:
+            inputs = self.preprocessing.evaluate(data.raw.inputs)
+            train = data.view.train._replace(inputs=self.devices.replicate(inputs))
+            data = data._replace(view=data.view.replace(train=train))
+        if not stage.feature_copies:
+            return data
+        if stage.augment_meta == "never":
+            data = data._replace(raw_meta=None)
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return self._keeper(stage.feature_copies)(variables, data, key)
+
+    def seen(self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree) -> Prepared:
+        """The data as a stage sees them: features kept of a frozen backbone are evaluated too."""
+        data = self.data_of(stage, seed, prepared, variables)
+        if not stage.feature_copies:
+            return prepared._replace(data=data)
+        held_out = prepared.held_out
+        return prepared._replace(
+            data=data,
+            test=self.read(variables, prepared.test),
+            held_out=None if held_out is None else self.read(variables, held_out),
+            kept=True,
+        )
+
+    def trained_model(self, stage: Stage) -> Model:
+        """The network, with the last layer as a stage's method reads it."""
+        return self.model._replace(logits=stage.method.logits or self.model.logits)
+
+    def _loops(self, seeds: int) -> list[Loop]:
+        return [
+            make_loop(
+                stage,
+                pick_copy if stage.feature_copies else self.preprocessing.train,
+                steps_per_call=steps_per_call(self.config),
+                devices=self.devices,
+                seeds=seeds,
+            )
+            for stage in self.stages
+        ]
+
+    def _evaluator(self, stage: Stage, kept: bool, together: bool):
+        model = self.trained_model(stage)
+        return make_evaluator(
+            given_features(model) if kept else model,
+            (lambda z: z) if kept else self.preprocessing.evaluate,
+            self.num_classes,
+            devices=None if together else self.devices,
+            together=together,
+            correct=stage.method.correct,
+        )

@@ -1,0 +1,64 @@
+"""The data of one seed on the device: a subset of a data set, as it is stored and as it is seen."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from experiments.program.data import Source
+from otrw_jax.data.sources import Dataset
+from otrw_jax.data.splits import Split
+from otrw_jax.methods.base import Examples, TrainingData
+from otrw_jax.training.devices import Devices, first_alone
+from otrw_jax.training.loop import DeviceData
+
+
+class Prepared(NamedTuple):
+    """The data of one seed.
+
+    Attributes:
+        split: its parts, as indices.
+        dataset: the whole, as networks see it.
+        data: what is trained on. Its view has the labels of the training set; `Program.data_of`
+            adds the inputs for a stage whose method reads them.
+        test: what is evaluated: as stored, `Preprocessing.evaluate` makes inputs of it.
+        held_out: what checkpoints are chosen by, or None.
+        kept: whether the last three hold features of a frozen backbone in place of inputs.
+    """
+
+    split: Split
+    dataset: Dataset
+    data: DeviceData
+    test: Examples
+    held_out: Examples | None
+    kept: bool = False
+
+
+def prepare(source: Source, devices: Devices, subset_seed: int) -> Prepared:
+    """Draws a subset and puts the data on the devices.
+
+    Args:
+        source: of the data set and its splits.
+        devices: those that share a batch.
+        subset_seed: of the choice of examples.
+
+    Raises:
+        ValueError: as `Source.split` and `Source.seen`.
+    """
+    split = source.split(subset_seed)
+    dataset = first_alone(lambda: source.seen(split, subset_seed))
+
+    def stored(ids: Int[np.ndarray, "n"]) -> Examples | None:
+        if not ids.size:
+            return None
+        return Examples(
+            jnp.asarray(dataset.train_inputs[ids]), jnp.asarray(dataset.train_labels[ids])
+        )
+
+    train, raw_meta, held_out = stored(split.train), stored(split.meta), stored(split.held_out)
+    meta = raw_meta and raw_meta._replace(inputs=source.preprocessing.evaluate(raw_meta.inputs))
+    view = TrainingData(Examples(None, train.labels), meta, dataset.num_classes)
+    test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))
+    arrays = devices.replicate((DeviceData(train, view, raw_meta), test, held_out))
+    return Prepared(split, dataset, *arrays)
