@@ -15,7 +15,9 @@ from experiments import train as train_script
 from experiments.cli import run_app
 from experiments.pictures import drawing
 from experiments.pictures.plans import transport_of_run, transport_toy
+from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
+from experiments.runs.outcomes import mean_results, sentences
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.data.sources import load_dataset
@@ -94,10 +96,10 @@ def test_evaluating_a_run(run_script, whole_run, experiment, data_dir, capsys, t
 
 def test_what_is_evaluated_is_evaluated_once(run_script, whole_run, monkeypatch):
     workdir, _ = whole_run
-    made, sizes = Experiment.evaluator, []
+    made, sizes = Program._evaluator, []
 
-    def counting(self, *arguments, **options):
-        evaluate = made(self, *arguments, **options)
+    def counting(self, *arguments):
+        evaluate = made(self, *arguments)
 
         def counted(variables, examples):
             sizes.append(len(examples.labels))
@@ -105,7 +107,7 @@ def test_what_is_evaluated_is_evaluated_once(run_script, whole_run, monkeypatch)
 
         return counted
 
-    monkeypatch.setattr(Experiment, "evaluator", counting)
+    monkeypatch.setattr(Program, "_evaluator", counting)
     assert run_script(evaluate, f"--workdir={workdir}") is None
     assert sizes == [400, 50]  # The test set and the held-out part.
 
@@ -281,12 +283,11 @@ def test_training_several_seeds(run_script, data_dir, tmp_path, capsys):
     assert "ConfigMismatchError" in end and "seed is 1 there and 0 here" in end
 
 
-def test_one_seed_has_no_deviation(capsys):
+def test_one_seed_has_no_deviation():
     one = {"last": {"epoch": 3, "error": 12.5}, "best_held_out": None}
-    results = train_script.mean_results([one])
+    results = mean_results([one])
     assert results == {"last": {"epoch": {"mean": 3.0}, "error": {"mean": 12.5}}}
-    train_script.print_results(results)
-    assert "error 12.50" in (out := capsys.readouterr().out) and "±" not in out
+    assert sentences(results) == ["last epoch: error 12.50"]
 
 
 def test_the_first_stages_of_several_seeds(run_script, data_dir, tmp_path):
