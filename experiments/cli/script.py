@@ -30,6 +30,23 @@ class PathParser(flags.ArgumentParser):
         return expanded(argument, "it")
 
 
+class NumberParser(flags.ArgumentParser):
+    """Numbers, or None: what a field may hold that is None where it is left out."""
+
+    syntactic_help = "a number, or None"
+
+    def parse(self, argument: str | float | None) -> float | None:
+        """The number that a text names."""
+        if argument in (None, "None"):
+            return None
+        number = float(argument)
+        whole = isinstance(argument, int) or str(argument).lstrip("+-").isdigit()
+        return int(argument) if whole else number
+
+
+config_flags.register_flag_parser_for_type(type(None), NumberParser())
+
+
 def define_path(name: str, default: str | None, about: str) -> flags.FlagHolder:
     """Defines a flag that is a path."""
     return flags.DEFINE(PathParser(), name, default, about, serializer=flags.ArgumentSerializer())

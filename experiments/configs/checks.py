@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from experiments.configs.relations import RELATIONS
 from experiments.configs.rules import (
     DEPTH,
+    NONE,
     PATTERN,
     YES_OR_NO,
     Rule,
     each,
-    exactly,
     first_not_finite,
     number,
     one_of,
@@ -38,8 +38,8 @@ RULES: dict[str, Rule] = {
     "checkpoint_every": whole(1),
     "keep_checkpoints": whole(1),
     "devices": whole(0),
-    "seeds_at_once": whole(-1),
-    "steps_per_call": whole(-1),
+    "seeds_at_once": NONE | whole(0),
+    "steps_per_call": NONE | whole(0),
     "recalibration_epochs": whole(0),
     "shots.*": whole(0),
     # The data
@@ -67,7 +67,7 @@ RULES: dict[str, Rule] = {
     "model.level?.*": whole(1),
     # A recipe's own fields
     "options.hu.tau": number(1),
-    "options.tau_norm.tau": exactly(-1) | NOT_NEGATIVE,
+    "options.tau_norm.tau": NONE | NOT_NEGATIVE,
     "options.metasaug_ldam.max_margin": NOT_NEGATIVE,
     "options.*.max_margin": number(0, 2),
     "options.*.tau": NOT_NEGATIVE,
@@ -90,7 +90,7 @@ RULES: dict[str, Rule] = {
     # Stages
     "*.levers.mixup": NOT_NEGATIVE,
     "*.levers.smoothing": BELOW_ONE,
-    "*.levers.smoothing_tail": exactly(-1) | BELOW_ONE,
+    "*.levers.smoothing_tail": NONE | BELOW_ONE,
     "*.levers.sam": NOT_NEGATIVE,
     "*.levers.ema": BELOW_ONE,
     "*optimizer.name": one_of("sgd", "adam"),

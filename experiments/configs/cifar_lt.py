@@ -13,12 +13,12 @@ in place of 40 and 90, at rates that are higher by as much.
 
 from ml_collections import ConfigDict
 
+from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     base,
     first_stage,
     head_stage,
     ot_stage,
-    parse_arguments,
     second_stages,
     sgd,
 )
@@ -39,7 +39,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         recipe="otrw_paper",
         protocol="paper",
         seed=0,
-        held_out=-1,
+        held_out=int,
     )
     if given.dataset not in ("cifar10", "cifar100"):
         raise ValueError(f"dataset={given.dataset!r}; choose cifar10 or cifar100.")
@@ -61,7 +61,7 @@ def get_config(arguments: str = "") -> ConfigDict:
             "meta_per_class": 10 if meta_family else 0,
             # A thousand images in all; it takes a few from the head class. 0 gives the exact
             # published counts, and no selection by held-out images.
-            "held_out_per_class": 1000 // num_classes if given.held_out < 0 else given.held_out,
+            "held_out_per_class": 1000 // num_classes if given.held_out is None else given.held_out,
             "augment": True,
             "padding": "reflect" if meta_family else "zero",
         }
@@ -87,15 +87,14 @@ def get_config(arguments: str = "") -> ConfigDict:
     epochs, rate, weight_rate = (3, 6e-4, 0.3) if short else (90, 2e-5, 0.01)
     released = epochs, 16, sgd(rate, nesterov=True), sgd(weight_rate, momentum=0.0)
     config.stage2 = second_stages(
+        num_classes,
         head_stage(10, 128, sgd(0.01), COPIES),
         {
-            "otrw_paper": ot_stage("paper", num_classes, *paper),
-            "otrw_net": ot_stage("paper", num_classes, *paper),
-            "otrw_released": ot_stage("released", num_classes, *released),
-            "otrw_global": ot_stage("global", num_classes, 10, 128, sgd(0.01), weights, COPIES),
-            "otrw_global_sampling": ot_stage(
-                "global_sampling", num_classes, 10, 128, sgd(0.01), weights, COPIES
-            ),
+            "otrw_paper": ot_stage(*paper),
+            "otrw_net": ot_stage(*paper),
+            "otrw_released": ot_stage(*released),
+            "otrw_global": ot_stage(10, 128, sgd(0.01), weights, COPIES),
+            "otrw_global_sampling": ot_stage(10, 128, sgd(0.01), weights, COPIES),
         },
     )
     return config

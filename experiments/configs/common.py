@@ -1,37 +1,11 @@
-"""What the configs share: arguments in the config string, stages, levers, OT presets' fields."""
+"""What the configs share: fields of every run, stages, levers, optimisers."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from experiments.recipes import RECIPES
-from otrw_jax.checks import nearest
-from otrw_jax.methods.presets import PRESETS, global_weights
-
-
-def parse_arguments(text: str, **defaults):
-    """Reads `name=value,name=value` into a ConfigDict of the defaults' names and types.
-
-    Raises:
-        ValueError: an unknown name (the nearest known one is suggested), or a bad value.
-    """
-    arguments = ConfigDict(defaults)
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        if name not in defaults:
-            near = nearest(name, defaults)
-            raise ValueError(
-                f"unknown config argument {name!r}; did you mean {near!r}? "
-                f"There are {', '.join(defaults)}."
-            )
-        try:
-            arguments[name] = type(defaults[name])(value)
-        except ValueError as error:
-            kind = type(defaults[name]).__name__
-            raise ValueError(f"config argument {name}={value!r} is not of type {kind}.") from error
-    return arguments
 
 
 def base(recipe: str) -> ConfigDict:
@@ -52,10 +26,10 @@ def base(recipe: str) -> ConfigDict:
             "keep_checkpoints": 2,
             # Devices of a process that share a batch; 0 is all of them.
             "devices": 1,
-            # Of the seeds, how many are trained together: 0 all, -1 chosen for the backend.
-            "seeds_at_once": -1,
-            # Steps a call of the device runs: 0 the whole epoch, -1 chosen for the backend.
-            "steps_per_call": -1,
+            # Of the seeds, how many are trained together: 0 all, None as the backend gains by it.
+            "seeds_at_once": None,
+            # Steps a call of the device runs: 0 a whole epoch, None as the backend gains by it.
+            "steps_per_call": None,
             "shots": {"many": 100, "few": 20},
             # Epochs of class-balanced passes after the first stage, by which batch normalisation
             # takes its statistics anew.
@@ -74,7 +48,7 @@ def levers() -> ConfigDict:
             "mixup": 0.0,
             # Of the labels; given a tail, the largest class has `smoothing`, the smallest the tail.
             "smoothing": 0.0,
-            "smoothing_tail": -1.0,
+            "smoothing_tail": None,
             # Radius of sharpness-aware minimisation.
             "sam": 0.0,
             # Decay of the network's moving average, which is evaluated and passed on.
@@ -95,18 +69,27 @@ def first_stage(epochs: int, batch_size: int, optimizer: ConfigDict) -> ConfigDi
     )
 
 
-def second_stages(head: ConfigDict, given: Mapping[str, ConfigDict]) -> ConfigDict:
-    """The second stages of all recipes that have one: those given, and the head's for the others.
+def second_stages(
+    num_classes: int, head: ConfigDict, transport: Mapping[str, ConfigDict]
+) -> ConfigDict:
+    """The second stages of all recipes that have one, with what each recipe sets in its own.
 
     Args:
-        head: how a head is trained on the frozen backbone.
-        given: sections by recipe.
+        num_classes: K.
+        head: how a head is trained on the frozen backbone (`head_stage`).
+        transport: of the recipes of OT re-weighting, how their networks and weights are trained
+            (`ot_stage`), by name; their choices are the recipe's own preset.
     """
     sections = {}
     for name, recipe in RECIPES.items():
-        if recipe.second is not None:
-            sections[name] = ConfigDict(given.get(name, head))
-            sections[name].update(recipe.second)
+        if recipe.second is None:
+            continue
+        sections[name] = ConfigDict(transport[name] if recipe.preset else head)
+        if recipe.preset:
+            choices = dataclasses.asdict(recipe.preset(num_classes))
+            choices["virtual_learning_rate"] = sections[name].optimizer.learning_rate
+            sections[name].choices = ConfigDict(choices)
+        sections[name].update(recipe.second)
     return ConfigDict(sections)
 
 
@@ -186,31 +169,17 @@ def head_stage(
 
 
 def ot_stage(
-    preset: str,
-    num_classes: int,
     epochs: int,
     batch_size: int,
     optimizer: ConfigDict,
     weight_optimizer: ConfigDict,
     feature_copies: int = 0,
 ) -> ConfigDict:
-    """A second stage of OT re-weighting, all the preset's choices open to the command line.
+    """A second stage of OT re-weighting; `second_stages` adds the choices of its recipe.
 
     `feature_copies`, with a frozen backbone: how many augmented copies of each example's
     features are computed once and kept in place of the images; 0 for none.
-
-    Raises:
-        ValueError: there is no such preset; the nearest is suggested.
     """
-    presets = PRESETS | {"global_sampling": functools.partial(global_weights, sampling=True)}
-    if preset not in presets:
-        near = nearest(preset, presets)
-        raise ValueError(
-            f"there is no OT preset {preset!r}; did you mean {near!r}? There are "
-            f"{', '.join(presets)}."
-        )
-    choices = presets[preset](num_classes)
-    fields = {"virtual_learning_rate": optimizer.learning_rate}
     return ConfigDict(
         {
             "epochs": epochs,
@@ -219,6 +188,5 @@ def ot_stage(
             "weight_optimizer": weight_optimizer,
             "feature_copies": feature_copies,
             "levers": levers(),
-            "choices": dataclasses.asdict(dataclasses.replace(choices, **fields)),
         }
     )

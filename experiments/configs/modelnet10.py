@@ -17,13 +17,13 @@ of features, since the mean of several clouds, point by point, is no cloud. The 
 
 from ml_collections import ConfigDict
 
+from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     adam,
     base,
     first_stage,
     head_stage,
     ot_stage,
-    parse_arguments,
     second_stages,
     sgd,
 )
@@ -67,23 +67,23 @@ def get_config(arguments: str = "") -> ConfigDict:
         }
     )
     config.model = ConfigDict(BACKBONES[given.backbone])
-    config.options.focal.gamma = 2.0
     config.stage1 = first_stage(10, 64, adam(1e-4))
     head, weights = adam(1e-4), adam(5e-3)
     second = 50, 64, head, weights
-    paper, net = (ot_stage("paper", 10, *second, COPIES) for _ in range(2))
-    for stage in (paper, net):
-        stage.choices.update({"trainable": "head/.*", "batch_norm": False, "measure": "whole"})
-    released = ot_stage("released", 10, 50, 64, head, sgd(0.01, momentum=0.0))
-    released.choices.measure = "prototype"
     config.stage2 = second_stages(
+        10,
         head_stage(50, 64, head, COPIES),
         {
-            "otrw_paper": paper,
-            "otrw_net": net,
-            "otrw_released": released,
-            "otrw_global": ot_stage("global", 10, *second, COPIES),
-            "otrw_global_sampling": ot_stage("global_sampling", 10, *second, COPIES),
+            "otrw_paper": ot_stage(*second, COPIES),
+            "otrw_net": ot_stage(*second, COPIES),
+            "otrw_released": ot_stage(50, 64, head, sgd(0.01, momentum=0.0)),
+            "otrw_global": ot_stage(*second, COPIES),
+            "otrw_global_sampling": ot_stage(*second, COPIES),
         },
     )
+    config.options.focal.gamma = 2.0
+    for recipe in ("otrw_paper", "otrw_net"):
+        choices = config.stage2[recipe].choices
+        choices.trainable, choices.batch_norm, choices.measure = "head/.*", False, "whole"
+    config.stage2.otrw_released.choices.measure = "prototype"
     return config

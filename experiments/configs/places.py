@@ -5,6 +5,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+from experiments.configs.kinds import BY_COUNTS, SENTENCES
+
 
 def expand_paths(config: ConfigDict) -> None:
     """Puts the user's home in the place of `~` in the paths of a config.
@@ -12,15 +14,12 @@ def expand_paths(config: ConfigDict) -> None:
     Raises:
         ValueError: there is no such user.
     """
-    parts = {"data": ("data_dir", "manual_dir"), "encoder": ("folder",)}
-    places = [
-        (config[part], name)
-        for part, names in parts.items()
-        if part in config
-        for name in names
-        if name in config[part]
-    ]
-    for section, name in [(config, "stage1_from"), *places]:
+    places = [(config, "stage1_from"), (config.data, "data_dir")]
+    if config.data.name in BY_COUNTS:
+        places.append((config.data, "manual_dir"))
+    if config.data.name in SENTENCES:
+        places.append((config.encoder, "folder"))
+    for section, name in places:
         if section[name]:
             section[name] = expanded(section[name], name)
 

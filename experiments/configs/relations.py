@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from ml_collections import ConfigDict
 
 from experiments.configs.common import levers
-from otrw_jax.methods.ot.problem import OTReweighting
-from otrw_jax.ot.entropic import EntropicOT
+from experiments.recipes import RECIPES
+from experiments.recipes.transport import reweighting_of
 
 
 def check_controls(config: ConfigDict) -> None:
@@ -33,7 +33,7 @@ def check_controls(config: ConfigDict) -> None:
                     f"stage2.{recipe}.levers.{lever} is {given}; the controls train heads without "
                     f"levers: leave it at {off}."
                 )
-        if "weight_optimizer" in section:
+        if recipe != "cb":
             name = f"stage2.{recipe}.weight_optimizer"
             for problem in _schedule(name, section.weight_optimizer, epochs):
                 raise ValueError(f"{problem} The controls have the {epochs} of stage2.cb.")
@@ -42,6 +42,12 @@ def check_controls(config: ConfigDict) -> None:
 def sections(config: ConfigDict) -> dict[str, ConfigDict]:
     """The stages' sections of a config, by dotted name."""
     return {"stage1": config.stage1} | {f"stage2.{k}": v for k, v in config.stage2.items()}
+
+
+def transport_sections(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The sections of the stages of OT re-weighting, by dotted name."""
+    given = config.stage2.items()
+    return {f"stage2.{name}": section for name, section in given if RECIPES[name].preset}
 
 
 def _distinct_seeds(config: ConfigDict) -> Iterator[str]:
@@ -68,9 +74,9 @@ def _batch_statistics(config: ConfigDict) -> Iterator[str]:
 
 def _schedules(config: ConfigDict) -> Iterator[str]:
     for name, section in sections(config).items():
-        for kind in ("optimizer", "weight_optimizer"):
-            if kind in section:
-                yield from _schedule(f"{name}.{kind}", section[kind], section.epochs)
+        yield from _schedule(f"{name}.optimizer", section.optimizer, section.epochs)
+    for name, section in transport_sections(config).items():
+        yield from _schedule(f"{name}.weight_optimizer", section.weight_optimizer, section.epochs)
 
 
 def _schedule(name: str, optimizer: ConfigDict, epochs: int) -> Iterator[str]:
@@ -90,14 +96,14 @@ def _schedule(name: str, optimizer: ConfigDict, epochs: int) -> Iterator[str]:
             f"epochs and before the {epochs} epochs of its stage end: move them, or set "
             "milestones=()."
         )
-    if optimizer.get("nesterov") and not optimizer.momentum:
+    if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
         yield f"{name}.nesterov needs a momentum, which is 0; set nesterov=False or a momentum."
 
 
 def _smoothing(config: ConfigDict) -> Iterator[str]:
     for name, section in sections(config).items():
         tail = section.levers.smoothing_tail
-        if tail > 0 and not section.levers.smoothing:
+        if tail and not section.levers.smoothing:
             yield (
                 f"{name}.levers.smoothing_tail is {tail}, and smoothing is 0, which turns both "
                 "off; set a smoothing above 0."
@@ -105,13 +111,11 @@ def _smoothing(config: ConfigDict) -> Iterator[str]:
 
 
 def _choices(config: ConfigDict) -> Iterator[str]:
-    for name, section in config.stage2.items():
-        if "choices" in section:
-            choices = section.choices.to_dict()
-            try:
-                OTReweighting(**{**choices, "ot": EntropicOT(**choices["ot"])})
-            except ValueError as error:
-                yield f"stage2.{name}.choices: {error}"
+    for name, section in transport_sections(config).items():
+        try:
+            reweighting_of(section.choices)
+        except ValueError as error:
+            yield f"{name}.choices: {error}"
 
 
 RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (

@@ -46,11 +46,6 @@ def number(low: float, high: float = math.inf, *, without: str = "") -> Rule:
     return Rule(holds, f"a number in {ends}")
 
 
-def exactly(value: float) -> Rule:
-    """One number, which stands for something."""
-    return Rule(lambda x: _is_number(x) and x == value, f"{value:g}")
-
-
 def one_of(*names: str) -> Rule:
     """One of some names."""
     return Rule(lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}")
@@ -68,10 +63,6 @@ def each(rule: Rule, least: int = 0) -> Rule:
     return Rule(holds, f"a tuple in which each is a {entry}{many}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -83,6 +74,7 @@ def _is_pattern(value: Any) -> bool:
         return False
 
 
+NONE = Rule(lambda x: x is None, "None")
 YES_OR_NO = Rule(lambda x: isinstance(x, bool), "True or False")
 PATTERN = Rule(_is_pattern, "a regular expression over paths of parameters, as 'head/.*'")
 DEPTH = Rule(lambda x: _is_whole(x) and x >= 8 and x % 6 == 2, "6 n + 2: 8, 14, 20, 32, 44, 56, …")

@@ -11,12 +11,12 @@ features; those here are chosen by the held-out error on SST-2 with a minority o
 
 from ml_collections import ConfigDict
 
+from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     base,
     first_stage,
     head_stage,
     ot_stage,
-    parse_arguments,
     second_stages,
     sgd,
 )
@@ -69,18 +69,17 @@ def get_config(arguments: str = "") -> ConfigDict:
     weights = sgd(0.1, momentum=0.0, weight_decay=0.0)
     net_weights = sgd(1.0, momentum=0.0, weight_decay=0.0)
     raw_weights = sgd(0.01, momentum=0.0)
-    paper = ot_stage("paper", classes, 10, 50, network, weights)
-    net = ot_stage("paper", classes, 10, 50, head, net_weights)
-    for stage in (paper, net):  # As in the paper's table 5; its table 11 has the others.
-        stage.choices.measure = "whole"
     config.stage2 = second_stages(
+        classes,
         head_stage(10, 50, head, 1),
         {
-            "otrw_paper": paper,
-            "otrw_net": net,
-            "otrw_released": ot_stage("released", classes, 10, 50, sgd(1e-3), raw_weights),
-            "otrw_global": ot_stage("global", classes, 10, 50, head, weights, 1),
-            "otrw_global_sampling": ot_stage("global_sampling", classes, 10, 50, head, weights, 1),
+            "otrw_paper": ot_stage(10, 50, network, weights),
+            "otrw_net": ot_stage(10, 50, head, net_weights),
+            "otrw_released": ot_stage(10, 50, sgd(1e-3), raw_weights),
+            "otrw_global": ot_stage(10, 50, head, weights, 1),
+            "otrw_global_sampling": ot_stage(10, 50, head, weights, 1),
         },
     )
+    for recipe in ("otrw_paper", "otrw_net"):  # As in the paper's table 5; its table 11 has others.
+        config.stage2[recipe].choices.measure = "whole"
     return config

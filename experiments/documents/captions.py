@@ -1,10 +1,12 @@
 """What is said of records beside their results: epochs, devices, versions; and their groups."""
 
+from experiments.recipes import RECIPES
+
 
 def epochs_of(config: dict, recipe: str | None = None) -> str:
     """Epochs of the stages, such as 200 + 40."""
     parts = [config["stage1.epochs"]]
-    if f"stage2.{recipe}.epochs" in config:
+    if recipe and RECIPES[recipe].second is not None:
         parts.append(config[f"stage2.{recipe}.epochs"])
     return " + ".join(map(str, parts))
 

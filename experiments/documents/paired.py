@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from experiments.documents.findings import chosen
 from experiments.documents.markdown import spread
+from experiments.recipes import RECIPES
 
 CONFIDENCE = 0.95
 NOT_SHOWN = "no difference shown"
@@ -107,8 +108,8 @@ def same_epochs(recipe: str, fields: Mapping[str, object]) -> list[str]:
         recipe: its name.
         fields: of its config, flattened.
     """
-    section = f"stage2.{recipe}."
-    if recipe in SAME_EPOCHS or f"{section}epochs" not in fields:
+    if recipe in SAME_EPOCHS or RECIPES[recipe].second is None:
         return []
-    trainable = fields.get(f"{section}trainable", fields.get(f"{section}choices.trainable"))
-    return list(SAME_EPOCHS if str(trainable).startswith("head/") else SAME_EPOCHS[:1])
+    part = "choices.trainable" if RECIPES[recipe].preset else "trainable"
+    head = fields[f"stage2.{recipe}.{part}"].startswith("head/")
+    return list(SAME_EPOCHS if head else SAME_EPOCHS[:1])

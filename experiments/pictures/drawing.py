@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from experiments.configs.kinds import BY_COUNTS
 from experiments.pictures.classes import (
     class_weights_panels,
     class_weights_picture,
@@ -68,7 +69,7 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
         end = restore(workdir)
         config = end.program.config
         title = config.recipe
-        if "imbalance_factor" in config.data:
+        if config.data.name not in BY_COUNTS:
             title += f", factor {config.data.imbalance_factor:g}"
         ends[title if title not in ends else f"{title} ({workdir})"] = end
     names = next(iter(ends.values())).prepared.dataset.class_names

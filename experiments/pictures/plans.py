@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
 from experiments.pictures.transport import TransportResult
+from experiments.recipes import RECIPES
+from experiments.recipes.transport import reweighting_of
 from experiments.runs.restoring import Restored
 from otrw_jax import (
     EntropicOT,
-    OTReweighting,
     combined_cost,
     feature_cost,
     label_cost,
@@ -27,8 +27,8 @@ STEPS, RATE = 300, 0.02
 
 def has_plan(end: Restored) -> bool:
     """Whether a checkpoint's method has an OT problem."""
-    config = end.program.config
-    return "choices" in config.stage2.get(config.recipe, {}) and end.stage.name == "stage2"
+    recipe = RECIPES[end.program.config.recipe]
+    return recipe.preset is not None and end.stage.name == "stage2"
 
 
 def transport_of_run(
@@ -47,7 +47,8 @@ def transport_of_run(
         `(cost, plan of uniform weights, plan of the learned, learned as probabilities)` by the
         cost's name, atoms ordered by class, and the examples' labels.
     """
-    choices = _choices(end.program.config)
+    config = end.program.config
+    choices = reweighting_of(config.stage2[config.recipe].choices)
     view, raw, state = end.prepared.data.view, end.prepared.data.raw, end.state
     atoms, atom_labels = state.meta_features, state.meta_labels
     if choices.meta_features == "step":
@@ -67,11 +68,6 @@ def transport_of_run(
     ]
     result = np.asarray(cost), *plans, np.asarray(learned)
     return {f"{choices.cost} cost": result}, np.asarray(raw.labels)
-
-
-def _choices(config: ConfigDict) -> OTReweighting:
-    choices = config.stage2[config.recipe].choices.to_dict()
-    return OTReweighting(**{**choices, "ot": EntropicOT(**choices["ot"])})
 
 
 def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.configs.kinds import BY_COUNTS, CLOUDS, SENTENCES
 from experiments.program.encoding import encoded
 from otrw_jax.data.images import Preprocessing, preprocessing
 from otrw_jax.data.points import point_preprocessing
@@ -26,10 +27,10 @@ class Source:
 
     def __init__(self, config: ConfigDict):
         data = config.data
-        self._data, self._encoder = data, config.get("encoder")
-        self.dataset = load_dataset(
-            data.name, data.data_dir or None, data.get("manual_dir") or None
-        )
+        self._data = data
+        self._encoder = config.encoder if data.name in SENTENCES else None
+        manual_dir = data.manual_dir if data.name in BY_COUNTS else None
+        self.dataset = load_dataset(data.name, data.data_dir or None, manual_dir or None)
         self.preprocessing = make_preprocessing(config)
         self._copies = self._features = None
         if self._encoder:
@@ -78,9 +79,9 @@ def _first(dataset: Dataset, count: int) -> Dataset:
 
 def make_preprocessing(config: ConfigDict) -> Preprocessing:
     """From stored to network inputs; features are inputs as they are."""
-    if "encoder" in config:
+    if config.data.name in SENTENCES:
         return Preprocessing(lambda keys, z: z, lambda z: z)
-    if "points" in config.data:
+    if config.data.name in CLOUDS:
         return point_preprocessing(config.data.points, config.data.augment)
     return preprocessing(config.data.name, config.data.augment, config.data.padding)
 
@@ -89,14 +90,14 @@ def make_split_for(
     config: ConfigDict, labels: np.ndarray, copies: np.ndarray | None, seed: int
 ) -> Split:
     """The parts of a training set: by an imbalance factor, or by given counts."""
-    if "counts" in config:
+    if config.name in BY_COUNTS:
         return make_split_of_counts(
             labels,
             tuple(config.counts),
             seed=seed,
             meta_per_class=config.meta_per_class,
             held_out_per_class=config.held_out_per_class,
-            extra_per_class=config.get("extra_per_class", 0),
+            extra_per_class=config.extra_per_class if config.name in SENTENCES else 0,
             groups=copies,
         )
     return make_split(
@@ -110,14 +111,14 @@ def make_split_for(
 
 
 def choose_test_examples(config: ConfigDict, dataset: Dataset, seed: int) -> Dataset:
-    """The data set with `test_per_class` test examples of each class, or as it is.
+    """The data set with `test_per_class` test examples of each class where clouds are drawn.
 
     Raises:
         ValueError: a class has fewer.
     """
-    count = config.get("test_per_class", 0)
-    if not count:
+    if config.name not in CLOUDS or not config.test_per_class:
         return dataset
+    count = config.test_per_class
     labels, names = dataset.test_labels, dataset.class_names
     sizes = np.bincount(labels, minlength=len(names))
     if count > sizes.min():

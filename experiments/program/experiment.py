@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from experiments.configs.checks import check_config
+from experiments.configs.earlier import read_given
 from experiments.configs.places import expand_paths
 from experiments.program.compiled import Program
 from experiments.program.data import Source
@@ -33,6 +34,7 @@ class Experiment:
             ValueError: a field is out of its range, or fields do not go together
                 (`experiments.configs.checks`); nothing has been loaded.
         """
+        config = read_given(config)
         if new:
             check_config(config)
         self.config = own_fields(config)

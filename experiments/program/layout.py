@@ -16,7 +16,7 @@ def in_a_loop(config: ConfigDict) -> bool:
 
 def steps_per_call(config: ConfigDict) -> int:
     """Steps that a call of the device runs; 0 for a whole epoch."""
-    if config.steps_per_call < 0:
+    if config.steps_per_call is None:
         return 0 if in_a_loop(config) else 1
     return config.steps_per_call
 
@@ -25,6 +25,6 @@ def seeds_at_once(config: ConfigDict, devices: Devices, count: int) -> int:
     """How many of so many seeds are trained together."""
     if devices.total > 1:
         return 1
-    if config.seeds_at_once < 0:
+    if config.seeds_at_once is None:
         return count if in_a_loop(config) else 1
     return config.seeds_at_once or count

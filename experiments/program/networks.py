@@ -58,7 +58,7 @@ def make_model(
             raise ValueError(
                 f"model.name is {config.name!r}; choose mlp, resnet_cifar, pointnet or pointnet2."
             )
-    head = head or (TanhHead if config.get("tanh") else LinearHead)
+    head = head or (TanhHead if config.name == "mlp" and config.tanh else LinearHead)
     return flax_model(backbone, head(num_classes))
 
 

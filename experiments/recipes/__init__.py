@@ -107,17 +107,18 @@ def make_stages(
         ValueError: features are to be kept of a backbone that is not frozen; levers that a method
             does not have.
     """
-    name = config.recipe
+    name, recipe = config.recipe, RECIPES[config.recipe]
     context = Context(
+        recipe=recipe,
         config=config,
-        options=config.options.get(name, ConfigDict()),
-        second=config.stage2.get(name),
+        options=config.options[name] if recipe.options else ConfigDict(),
+        second=None if recipe.second is None else config.stage2[name],
         model=model,
         counts=counts,
         fresh_head=fresh_head,
         axis_name=axis_name,
     )
-    first, *rest = RECIPES[name].stages(context)
+    first, *rest = recipe.stages(context)
     if not config.recalibration_epochs:
         return [first, *rest]
     method = recalibration(model, len(counts), axis_name=axis_name)

@@ -14,6 +14,7 @@ from experiments.recipes.optimizers import learning_rate, make_optimizer
 from otrw_jax import cross_entropy, erm
 from otrw_jax.losses import PerExampleLoss, label_aware_smoothing, smoothed
 from otrw_jax.methods.base import Method
+from otrw_jax.methods.ot.problem import OTReweighting
 from otrw_jax.methods.wrappers.averaging import averaged
 from otrw_jax.models.model import Model
 from otrw_jax.training.features import given_features, on_frozen_backbone
@@ -37,6 +38,8 @@ class Recipe:
         options: its own fields and their defaults, `config.options.NAME`.
         second: None for one stage; otherwise what its section `config.stage2.NAME` has different
             from the config's second stage of a head.
+        preset: of a second stage of OT re-weighting, the choices that its section begins with, from
+            the number of classes.
         first: what is trained in the first stage; recipes that agree in it can take over each
             other's. None where no other recipe trains the same.
         head: the network's last layer, from the number of classes; None for the one that the
@@ -48,6 +51,7 @@ class Recipe:
     stages: Callable[["Context"], list[Stage]]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     second: Mapping[str, Any] | None = None
+    preset: Callable[[int], OTReweighting] | None = None
     first: str | None = None
     head: Callable[[int], nn.Module] | None = None
     branches: int = 1
@@ -58,6 +62,7 @@ class Context:
     """What a recipe makes its stages of.
 
     Attributes:
+        recipe: whose stages are made.
         config: the whole config.
         options: the recipe's own fields.
         second: the section of its second stage, or None.
@@ -67,6 +72,7 @@ class Context:
         axis_name: mapped axis over which batches are spread.
     """
 
+    recipe: Recipe
     config: ConfigDict
     options: ConfigDict
     second: ConfigDict | None
@@ -80,6 +86,11 @@ class Context:
     def first(self) -> ConfigDict:
         """The section of the first stage."""
         return self.config.stage1
+
+    @property
+    def trained(self) -> ConfigDict:
+        """What of the second stage's section says which parameters it trains, and how."""
+        return self.second.choices if self.recipe.preset else self.second
 
     @property
     def num_classes(self) -> int:
@@ -112,7 +123,7 @@ class Context:
         self._used.add((self._name(section), "smoothing"))
         if not levers.smoothing:
             return loss
-        if levers.smoothing_tail < 0:
+        if levers.smoothing_tail is None:
             return smoothed(loss, levers.smoothing)
         both = levers.smoothing, levers.smoothing_tail
         return smoothed(loss, label_aware_smoothing(self.counts, *both))
@@ -193,9 +204,11 @@ class Context:
         """
         if not self.second.feature_copies:
             return self.model
-        choices = self.second.get("choices", self.second)
-        in_training = choices.batch_norm or choices.get("meta_batch_norm")
-        if in_training or choices.get("measure") == "prototype_input":
+        passes = self.trained.batch_norm
+        if self.recipe.preset:
+            choices = self.second.choices
+            passes |= choices.meta_batch_norm or choices.measure == "prototype_input"
+        if passes:
             raise ValueError(
                 "feature_copies keeps the features of a frozen backbone in evaluation mode: set "
                 "batch_norm=False and a measure of features, or feature_copies=0."
@@ -222,7 +235,7 @@ class Context:
         is_first = section is self.first
         copies = 0 if is_first else section.feature_copies
         if copies:
-            method = on_frozen_backbone(method, section.get("choices", section).trainable)
+            method = on_frozen_backbone(method, self.trained.trainable)
         name = "stage1" if is_first else "stage2"
         return Stage(name, method, section.epochs, section.batch_size, copies, augment_meta)
 

@@ -85,16 +85,15 @@ distribution_alignment = Recipe(
 
 
 def _tau(c: Context):
-    tau = c.options.tau if c.options.tau >= 0 else None
-    method = tau_normalised(c.second_model(), c.num_classes, tau, axis_name=c.axis_name)
+    method = tau_normalised(c.second_model(), c.num_classes, c.options.tau, axis_name=c.axis_name)
     return [c.erm_stage(), c.staged(c.second, method)]
 
 
-# -1: the best on the meta set.
+# None: the best on the meta set.
 tau_normalisation = Recipe(
     "class vectors over a power of their length",
     _tau,
-    {"tau": -1.0},
+    {"tau": None},
     second=ONCE,
     first="cross-entropy",
 )
@@ -170,7 +169,7 @@ transport_correction = Recipe(
 
 def _oltr(c: Context):
     # The authors start the hallucinator as the trained head, which a tanh keeps from being affine.
-    affine = not c.config.model.get("tanh")
+    affine = not (c.config.model.name == "mlp" and c.config.model.tanh)
 
     def make(model, optimizer, axis_name):
         return oltr(

@@ -55,7 +55,7 @@ def _meta_weight_net(c: Context):
             axis_name=axis_name,
         )
 
-    return [c.stage(make, augment_meta=c.options.get("augment_meta", "never"))]
+    return [c.stage(make, augment_meta=c.options.augment_meta)]
 
 
 weight_net = Recipe(
@@ -106,7 +106,7 @@ def _meta_class_weight(loss, meta_loss=lambda c: losses.cross_entropy, wrap=lamb
             )
             return wrap(c)(method)
 
-        return [c.stage(make, augment_meta=c.options.get("augment_meta", "never"))]
+        return [c.stage(make, augment_meta=c.options.augment_meta)]
 
     return stages
 
@@ -162,7 +162,7 @@ def _metasaug(loss):
                 axis_name=axis_name,
             )
 
-        return [c.stage(make, augment_meta=c.options.get("augment_meta", "never"))]
+        return [c.stage(make, augment_meta=c.options.augment_meta)]
 
     return stages
 

@@ -7,28 +7,36 @@ from ml_collections import ConfigDict
 
 from experiments.recipes.base import Context, Recipe
 from otrw_jax import OTReweighting, cross_entropy, ot_reweight
+from otrw_jax.methods import presets
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
-from otrw_jax.training.loop import Stage
+from otrw_jax.training.loop import MetaAugmentation, Stage
 
 
-def _ot(c: Context) -> list[Stage]:
-    choices = c.second.choices.to_dict()
-    choices["ot"] = EntropicOT(**choices["ot"])
+def reweighting_of(choices: ConfigDict) -> OTReweighting:
+    """The choices of a second stage's section.
 
+    Raises:
+        ValueError: they do not go together.
+    """
+    fields = choices.to_dict()
+    return OTReweighting(**{**fields, "ot": EntropicOT(**fields["ot"])})
+
+
+def _ot(c: Context, augment_meta: MetaAugmentation = "never") -> list[Stage]:
     def make(model, optimizer, axis_name):
         return ot_reweight(
             model,
             optimizer,
             c.optimizer(c.second.weight_optimizer, c.second),
             c.num_classes,
-            OTReweighting(**choices),
+            reweighting_of(c.second.choices),
             loss=c.smoothed(c.second, cross_entropy),
             axis_name=axis_name,
         )
 
-    return [c.erm_stage(), c.stage(make, c.second, c.options.get("augment_meta", "never"))]
+    return [c.erm_stage(), c.stage(make, c.second, augment_meta)]
 
 
 NETS = {
@@ -50,9 +58,6 @@ def net_of(options: ConfigDict) -> nn.Module:
 
 
 def _ot_net(c: Context) -> list[Stage]:
-    choices = c.second.choices.to_dict()
-    choices["ot"] = EntropicOT(**choices["ot"])
-
     def make(model, optimizer, axis_name):
         return ot_weight_net(
             model,
@@ -60,7 +65,7 @@ def _ot_net(c: Context) -> list[Stage]:
             net_of(c.options),
             c.optimizer(c.second.weight_optimizer, c.second),
             c.num_classes,
-            OTReweighting(**choices),
+            reweighting_of(c.second.choices),
             net_input=c.options.net_input,
             loss=c.smoothed(c.second, cross_entropy),
             axis_name=axis_name,
@@ -74,6 +79,7 @@ weight_net = Recipe(
     _ot_net,
     {"net": "attention", "net_input": "features", "hidden": 128},
     second={},
+    preset=presets.paper,
     first="cross-entropy",
 )
 
@@ -81,24 +87,28 @@ paper = Recipe(
     "cross-entropy, then OT re-weighting as the paper's text has it",
     _ot,
     second={},
+    preset=presets.paper,
     first="cross-entropy",
 )
 released = Recipe(
     "cross-entropy, then OT re-weighting as the authors' program has it",
-    _ot,
+    lambda c: _ot(c, c.options.augment_meta),
     {"augment_meta": "epoch"},
     second={},
+    preset=presets.released,
     first="cross-entropy",
 )
 global_weights = Recipe(
     "cross-entropy, then the global closed-form weights in the loss",
     _ot,
     second={},
+    preset=presets.global_weights,
     first="cross-entropy",
 )
 global_sampling = Recipe(
     "cross-entropy, then examples drawn by the global weights",
     _ot,
     second={},
+    preset=functools.partial(presets.global_weights, sampling=True),
     first="cross-entropy",
 )

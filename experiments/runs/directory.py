@@ -7,6 +7,7 @@ import pathlib
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from experiments.configs import earlier
 from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
 from experiments.runs.extending import Changes, check_changes, is_of_this_kind, told, undone
@@ -114,12 +115,16 @@ def extended(workdir: pathlib.Path, config: ConfigDict, changes: Changes, after:
 
 
 def read_config(workdir: pathlib.Path) -> dict:
-    """The config of a run directory.
+    """The config of a run directory, as it is written now.
 
     Raises:
         ConfigMismatchError: it is gone.
         ValueError: it is damaged.
     """
+    return earlier.read(_read_config_file(workdir))
+
+
+def _read_config_file(workdir: pathlib.Path) -> dict:
     path = workdir / "config.json"
     if not path.exists():
         raise ConfigMismatchError(
@@ -145,7 +150,7 @@ def check_config(workdir: pathlib.Path, record: dict) -> None:
     Raises:
         ConfigMismatchError: the config was altered.
     """
-    known, fields = record.get("config"), flatten(read_config(workdir))
+    known, fields = record.get("config"), flatten(_read_config_file(workdir))
     states = undone(fields, fields.get("extended", []))
     if known and known not in map(fingerprint_of, states):
         raise ConfigMismatchError(

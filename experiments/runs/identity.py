@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.configs.earlier import written_earlier
+from experiments.configs.kinds import BY_COUNTS, SENTENCES
 from experiments.program.encoding import name_of
 
 # Fields that change how a run is done, and not what comes out of it.
@@ -34,8 +36,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint_of(config: dict) -> str:
-    """Of the fields that decide what comes out of a run; a checkpoint's record carries it."""
-    fields = flatten(config)
+    """Of the fields that decide what comes out of a run; a checkpoint's record carries it.
+
+    It is the same whichever version has written the config.
+    """
+    fields = written_earlier(flatten(config))
     decisive = {name: v for name, v in fields.items() if name not in HOW and name != "extended"}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -46,7 +51,7 @@ def portable(config: ConfigDict) -> dict:
     Where an encoder's files lie decides nothing, and is no one else's business.
     """
     fields = {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
-    if "encoder" in config:
+    if config.data.name in SENTENCES:
         fields["encoder.folder"] = name_of(config.encoder)
     return fields
 
@@ -58,5 +63,6 @@ def factor_of(config: ConfigDict) -> float:
 
 def factor_of_flat(config: dict) -> float:
     """Largest over smallest class, of a flat config."""
-    counts = config.get("data.counts")
-    return max(counts) / min(counts) if counts else config["data.imbalance_factor"]
+    if config["data.name"] not in BY_COUNTS:
+        return config["data.imbalance_factor"]
+    return max(config["data.counts"]) / min(config["data.counts"])

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
 
+from experiments.configs import earlier
 from otrw_jax.training.files import replacing
 
 SUFFIX = ".safetensors"
@@ -110,6 +111,7 @@ def _read(path, arrays: bool = False) -> tuple[dict, dict[str, np.ndarray]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()[HEADER])
+            about["config"] = earlier.read(about["config"])
             names = file.keys() if arrays else ()
             return about, {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:

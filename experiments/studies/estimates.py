@@ -80,15 +80,16 @@ def _epochs(config: dict, stage: str) -> int:
         return config["stage1.epochs"]
     if stage == "recalibration":
         return config["recalibration_epochs"]
-    return config.get(f"stage2.{config['recipe']}.epochs", 0)
+    recipe = config["recipe"]
+    return 0 if RECIPES[recipe].second is None else config[f"stage2.{recipe}.epochs"]
 
 
 def _kind(config: dict, stage: str) -> tuple:
     """What epochs of about one length have in common, but for the number of examples."""
     recipe = config["recipe"]
-    section = stage if stage != "stage2" else f"stage2.{recipe}"
+    section = f"stage2.{recipe}" if stage == "stage2" else "stage1"
     trained = RECIPES[recipe].first if stage != "stage2" else recipe
-    size = config.get(f"{section}.batch_size", config["stage1.batch_size"])
+    size = config[f"{section}.batch_size"]
     return config["data.name"], config["model.name"], stage, trained, size
 
 

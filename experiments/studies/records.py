@@ -10,6 +10,9 @@ import json
 import os
 import pathlib
 
+from experiments.configs import earlier
+from experiments.configs.earlier import written_earlier
+
 CONFIGS = "configs.jsonl"
 SEEDS = ("seed", "subset_seed")
 
@@ -56,13 +59,13 @@ def read(path: str | pathlib.Path) -> list[dict]:
         given = record.pop("config_seeds", None)
         if given is None:
             given = dict.fromkeys(SEEDS, record["seed"])
-        record["config"] = configs[key] | given
+        record["config"] = earlier.read(configs[key]) | given
     return records
 
 
 def key_of(config: dict) -> str:
-    """A hash of a flat config without its seeds, 16 hexadecimal digits."""
-    text = json.dumps(_without_seeds(config), sort_keys=True)
+    """A hash of a flat config without its seeds, 16 hexadecimal digits; of any version's alike."""
+    text = json.dumps(written_earlier(_without_seeds(config)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -254,12 +254,6 @@ def test_the_global_weights(recipe):
     assert fields(choices, *expected) == expected
 
 
-@pytest.mark.parametrize("preset", ["global_samplin", "paper_sampling", "global_"])
-def test_an_unknown_ot_preset_is_told(preset):
-    with pytest.raises(ValueError, match=f"no OT preset '{preset}'; did you mean"):
-        common.ot_stage(preset, 10, 1, 16, common.sgd(0.1), common.sgd(0.1))
-
-
 @pytest.mark.parametrize("config", [digits.get_config(), cifar_lt.get_config()])
 def test_the_virtual_step_is_as_long_as_the_real_one(config):
     for recipe, stage in config.stage2.items():
