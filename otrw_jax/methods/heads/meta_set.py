@@ -37,7 +37,7 @@ def meta_centroids(model: Model, num_classes: int, *, axis_name: str | None = No
         _require_classes("meta_centroids", data, num_classes)
         return method.init(key, variables, data.replace(train=data.meta))
 
-    return method._replace(init=init)
+    return method._replace(init=init, reads_inputs=False)
 
 
 def meta_logistic(
