@@ -103,8 +103,9 @@ def test_corrections_are_of_the_first_stages_logits(runs, recipe):
     """What is evaluated is the correction, of the whole test set where it is transductive."""
     first, _, _, state = runs("ce")
     prepared = first.prepare(0)
-    inputs = first.preprocessing.evaluate(prepared.test.inputs)
-    logits = predict(first.model, state.variables, inputs)
+    program = first.program(prepared)
+    inputs = program.preprocessing.evaluate(prepared.test.inputs)
+    logits = predict(program.model, state.variables, inputs)
     if recipe == "logit_adjustment":
         logits = adjust_logits(logits, prepared.split.counts)
     else:
