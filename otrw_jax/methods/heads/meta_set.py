@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, PyTree
 from otrw_jax.checks import check_number
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Method, TrainingData
-from otrw_jax.methods.heads.closed_form import evaluated_features, nearest_class_mean, with_head
+from otrw_jax.methods.heads.closed_form import nearest_class_mean, with_head
 from otrw_jax.methods.meta.meta_loss import require_meta_set
+from otrw_jax.methods.reading import evaluated_features
 from otrw_jax.models.model import Model
 from otrw_jax.ot.measures import require_every_class
 
@@ -37,7 +38,7 @@ def meta_centroids(model: Model, num_classes: int, *, axis_name: str | None = No
         _require_classes("meta_centroids", data, num_classes)
         return method.init(key, variables, data.replace(train=data.meta))
 
-    return method._replace(init=init)
+    return method._replace(init=init, reads_inputs=False)
 
 
 def meta_logistic(
