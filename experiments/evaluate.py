@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments.cli import WORKDIR, define_path, run_app
+from experiments.cli import DATA_DIR, WORKDIR, define_path, run_app
 from experiments.program.scores import statistics, summary
 from experiments.runs.learned_weights import learned_weights
 from experiments.runs.restoring import Restored, restore
@@ -20,7 +20,6 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
 )
 WEIGHTS = define_path("weights", None, "CSV file for the learned weights.")
-DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run used.")
 
 
 def main(argv: list[str]) -> None:

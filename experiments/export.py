@@ -6,8 +6,7 @@ python -m experiments.export --workdir=runs/ce --to=results/networks/cifar10_if1
 import dataclasses
 import pathlib
 
-from experiments.cli import WORKDIR, define_path, run_app
-from experiments.evaluate import DATA_DIR
+from experiments.cli import DATA_DIR, WORKDIR, define_path, run_app
 from experiments.runs.identity import portable
 from experiments.runs.network_files import SUFFIX, is_network_file, write_network
 from experiments.runs.outcomes import three_results

@@ -10,9 +10,7 @@ a file which subsets it holds; a run of another subset is refused (`experiments/
 
 import pathlib
 
-from experiments.cli import define_path, run_app, seeds
-from experiments.evaluate import DATA_DIR
-from experiments.reproduce import DATASET
+from experiments.cli import DATA_DIR, DATASET, define_path, run_app, seeds
 from experiments.studies.parcels import pack, unpack
 from otrw_jax.data.sources import data_root
 

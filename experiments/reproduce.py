@@ -18,7 +18,7 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments.cli import RECORDS, SEEDS, WORKDIR, run_app, seeds
+from experiments.cli import DATASET, RECORDS, SEEDS, WORKDIR, run_app, seeds
 from experiments.configs.cifar_lt import PROTOCOLS
 from experiments.studies.agenda import Cell, agenda
 from experiments.studies.filling import Filler, Folders
@@ -26,9 +26,6 @@ from experiments.studies.tables import TABLES
 from experiments.studies.within_minutes import fill
 from otrw_jax.checks import nearest
 
-DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."
-)
 FACTOR = flags.DEFINE_float("imbalance_factor", None, "Largest over smallest; that of the table.")
 ROWS = flags.DEFINE_list("recipes", [], "Rows of the table; all by default.")
 PROTOCOL = flags.DEFINE_enum(

@@ -2,6 +2,8 @@
 
 from experiments.cli.script import (
     CONFIG,
+    DATA_DIR,
+    DATASET,
     MARKDOWN,
     RECORDS,
     SEEDS,
@@ -14,6 +16,8 @@ from experiments.cli.script import (
 
 __all__ = [
     "CONFIG",
+    "DATASET",
+    "DATA_DIR",
     "MARKDOWN",
     "RECORDS",
     "SEEDS",

@@ -57,6 +57,10 @@ WORKDIR = define_path("workdir", None, "The run directory.")
 MARKDOWN = define_path("markdown", None, "Document whose section is rewritten.")
 SEEDS = flags.DEFINE_list("seeds", [], "Subset and training seeds; by default the script's own.")
 RECORDS = define_path("records", "results", "Folder of the records kept of runs.")
+DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run used.")
+DATASET = flags.DEFINE_string(
+    "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."
+)
 DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
 flags.disclaim_key_flags()  # Those of `define_path` are from here on its callers' own.
 
@@ -156,7 +160,7 @@ def _check_arguments(main: Callable, argv: list[str]) -> None:
             "blanks, as in --config.seeds=0,1,2."
         )
     module = sys.modules[main.__module__]
-    for holder in (CONFIG, WORKDIR, MARKDOWN, SEEDS, RECORDS):
+    for holder in (CONFIG, WORKDIR, MARKDOWN, SEEDS, RECORDS, DATA_DIR, DATASET):
         reader = seeds if holder is SEEDS else holder
         if holder.present and not _imports(module, reader):
             hint = "; give --config.seeds" if holder is SEEDS and _imports(module, CONFIG) else ""

@@ -7,7 +7,6 @@ from experiments.configs.earlier import read_given
 from experiments.configs.places import expand_paths
 from experiments.program.compiled import Program
 from experiments.program.data import Source
-from experiments.program.layout import seeds_at_once
 from experiments.program.prepared import Prepared, prepare
 from experiments.recipes import recipe_name
 from otrw_jax.training.devices import first_alone, is_first_process, pick_devices
@@ -58,10 +57,6 @@ class Experiment:
                 self.config, counts, *shape, self.source.preprocessing
             )
         return self._programs[counts, shape]
-
-    def seeds_at_once(self, count: int) -> int:
-        """How many of so many seeds are trained together."""
-        return seeds_at_once(self.config, self.devices, count)
 
     def first_time(self, loop: Loop) -> bool:
         """Whether a loop is asked for here for the first time, so that it is yet to compile."""

@@ -1,14 +1,69 @@
-"""Whether a run's first stage is another's, so that it can be taken over."""
+"""Another run's first stage, taken over where it is a run's own."""
 
+import os
 import pathlib
+from typing import Any
 
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from experiments.program.compiled import Program
+from experiments.program.prepared import Prepared
 from experiments.recipes import RECIPES
-from experiments.runs.directory import read_config
+from experiments.runs.directory import ConfigMismatchError, check_config, read_config
 from experiments.runs.extending import other_first_stage
 from experiments.runs.identity import HOW, portable
-from experiments.runs.network_files import is_network_file, read_about
+from experiments.runs.network_files import is_network_file, read_about, read_network
+from otrw_jax.training.checkpoints import Checkpoints
+
+
+def taken_over(
+    source: str | os.PathLike,
+    workdir: pathlib.Path,
+    program: Program,
+    prepared: Prepared,
+    seed: int,
+    variables: PyTree,
+) -> tuple[Any, list[dict]]:
+    """The state after another run's first stage, and its history.
+
+    Args:
+        source: the other's run directory, or a network file, which begins with a fresh optimiser.
+        workdir: the run directory, whose config is there.
+        program: the run's, as the next three.
+        prepared: its data.
+        seed: of what is random in it.
+        variables: the network before training.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ConfigMismatchError: the first stage is not this run's, or of other examples.
+        CheckpointError: its checkpoint is damaged.
+    """
+    source = pathlib.Path(source).expanduser()
+    if not is_network_file(source) and not (source / "checkpoints").is_dir():
+        raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
+    differing = differing_first_stage(source, workdir)
+    if differing:
+        raise ConfigMismatchError(
+            f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first stage "
+            "is not this run's."
+        )
+    if not is_network_file(source):
+        with Checkpoints(source / "checkpoints", read_only=True) as theirs:
+            record = theirs.record(program.ends[0])
+            check_config(source, record)
+            return theirs.restore(program.template(0, prepared), program.ends[0]), record["history"]
+    about, here = read_about(source), prepared.split.fingerprint
+    if about["fingerprint"] != here:
+        raise ConfigMismatchError(
+            f"stage1_from: the network in {source} was trained on subset {about['fingerprint']}, "
+            f"this run's is {here}; prepare the data set anew, or train the first stage."
+        )
+    variables = read_network(source, variables)
+    loop, key = program.loops(0)[0], program.stage_key(seed, 0)
+    data = program.data_of(loop.stage, seed, prepared, variables)
+    return loop.start(key, variables, data).replace(variables=variables), about["history"]
 
 
 def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) -> list[str]:

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
-    ConfigMismatchError,
     alone_in,
     check_config,
     claim,
@@ -16,10 +15,9 @@ from experiments.runs.directory import (
     extended,
 )
 from experiments.runs.display import Display
-from experiments.runs.first_stage import differing_first_stage
+from experiments.runs.first_stage import taken_over
 from experiments.runs.identity import fingerprint_of
 from experiments.runs.journal import Reporter
-from experiments.runs.network_files import is_network_file, read_about, read_network
 from experiments.runs.outcomes import best_record, three_results
 from experiments.runs.provenance import device_name
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
@@ -84,7 +82,10 @@ class OpenRun:
         )
         if self._writes:
             if run.stage1_from and not self.checkpoints.steps():
-                self._take_over()
+                given = self.program, self.prepared, run.seed, self.variables
+                state, history = taken_over(run.stage1_from, run.workdir, *given)
+                content = {"history": history, "config": self._fingerprint}
+                self.checkpoints.save(self.ends[0], state, content)
             done = self._last_whole()
             if done:
                 check_config(run.workdir, self.checkpoints.record(done))
@@ -175,43 +176,6 @@ class OpenRun:
                 "--workdir to begin anew."
             )
         return 0
-
-    def _take_over(self):
-        """Takes another run's first stage as this run's, after checking that it is the same."""
-        source = pathlib.Path(self.run.stage1_from).expanduser()
-        if not is_network_file(source) and not (source / "checkpoints").is_dir():
-            raise FileNotFoundError(f"stage1_from: {source} holds no run; train it first.")
-        differing = differing_first_stage(source, self.run.workdir)
-        if differing:
-            raise ConfigMismatchError(
-                f"stage1_from: the run in {source} differs in {', '.join(differing)}; its first "
-                "stage is not this run's."
-            )
-        if is_network_file(source):
-            self._start_from(source)
-            return
-        template = self.program.template(0, self.prepared)
-        with Checkpoints(source / "checkpoints", read_only=True) as theirs:
-            record = theirs.record(self.ends[0])
-            check_config(source, record)
-            state = theirs.restore(template, self.ends[0])
-        content = {"history": record["history"], "config": self._fingerprint}
-        self.checkpoints.save(self.ends[0], state, content)
-
-    def _start_from(self, path: pathlib.Path):
-        """Takes the network of a file as the end of the first stage, with a fresh optimiser."""
-        about, here = read_about(path), self.prepared.split.fingerprint
-        if about["fingerprint"] != here:
-            raise ConfigMismatchError(
-                f"stage1_from: the network in {path} was trained on subset {about['fingerprint']}, "
-                f"this run's is {here}; prepare the data set anew, or train the first stage."
-            )
-        variables = read_network(path, self.variables)
-        loop, key = self.program.loops(0)[0], self.program.stage_key(self.seed, 0)
-        data = self.program.data_of(loop.stage, self.seed, self.prepared, variables)
-        state = loop.start(key, variables, data).replace(variables=variables)
-        content = {"history": about["history"], "config": self._fingerprint}
-        self.checkpoints.save(self.ends[0], state, content)
 
 
 def _tell_of_another_device(workdir: pathlib.Path) -> None:

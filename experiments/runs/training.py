@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
+from experiments.program.layout import seeds_at_once
 from experiments.program.prepared import Prepared
 from experiments.program.scores import scores, scores_together
 from experiments.runs.directory import check_place
@@ -84,7 +85,7 @@ def train_together(
         for run in opened:
             if run.complete:  # A kill may have come before its last report.
                 run.report(files, display)
-        at_once = experiment.seeds_at_once(len(runs))
+        at_once = seeds_at_once(experiment.config, experiment.devices, len(runs))
         while group := _next_group(opened, experiment.config.checkpoint_every, at_once):
             display.begin(sum(run.done for run in opened), sum(run.ends[-1] for run in opened))
             with contextlib.ExitStack() as reports:

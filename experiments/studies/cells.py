@@ -4,6 +4,7 @@ Cells that differ in numbers alone (class weights, an offset of the logits, the 
 from) are trained in one program, stacked along the axis of the seeds.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -17,9 +18,10 @@ from experiments.configs.relations import check_controls
 from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
 from experiments.recipes.optimizers import make_optimizer
+from experiments.recipes.transport import reweighting_of
 from experiments.studies.grid import BASES, META_USES, TRANSPORTS
 from experiments.studies.stacked import Start, with_numbers
-from otrw_jax import EntropicOT, OTReweighting, erm, ot_reweight
+from otrw_jax import erm, ot_reweight
 from otrw_jax.losses import effective_number_weights, log_prior
 from otrw_jax.methods.base import Examples, Method
 from otrw_jax.metrics import balanced_accuracy, top1_error
@@ -130,12 +132,8 @@ class Cells:
                 batch_norm=False,
             )
         section = self.config.ot[ot]
-        choices = OTReweighting(
-            **{
-                **section.choices.to_dict(),
-                "ot": EntropicOT(**section.choices.ot),
-                "meta_cross_entropy": meta_cross_entropy,
-            }
+        choices = dataclasses.replace(
+            reweighting_of(section.choices), meta_cross_entropy=meta_cross_entropy
         )
         weight_optimizer = make_optimizer(section.weight_optimizer, steps, epochs)
         return ot_reweight(self._model, optimizer, weight_optimizer, self._k, choices, loss=loss)

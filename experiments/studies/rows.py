@@ -10,6 +10,7 @@ from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.configs.kinds import SENTENCES
 from experiments.program.encoding import name_of
 from experiments.program.experiment import Experiment
+from experiments.program.layout import seeds_at_once
 from experiments.recipes import RECIPES
 from experiments.runs.first_stage import differing_first_stage
 from experiments.runs.identity import factor_of, flatten, portable
@@ -149,7 +150,7 @@ def run_row(
     """
     experiment, shared = Experiment(config), ConfigDict(config)
     shared.recipe = "ce"
-    at_once = experiment.seeds_at_once(len(seeds))
+    at_once = seeds_at_once(experiment.config, experiment.devices, len(seeds))
     for some in (seeds[at : at + at_once] for at in range(0, len(seeds), at_once)):
         firsts = {}
         if takes_over_cross_entropy(config):

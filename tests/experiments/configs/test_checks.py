@@ -11,7 +11,7 @@ from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages
 from experiments.studies.rows import row_config
 from experiments.studies.tables import TABLES
-from tests.experiments.test_levers import COUNTS
+from tests.experiments.recipes.test_levers import COUNTS
 
 CONFIGS = {
     "digits": digits.get_config(),

@@ -26,7 +26,7 @@ from tests.experiments.shared import (
     with_fields,
 )
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
