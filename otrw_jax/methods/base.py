@@ -76,10 +76,11 @@ class Method(NamedTuple):
             that of the model, or is read in another way; None for the model's.
         correct: `(logits [n k]) -> [n k]`, a map of the logits of a whole set that is evaluated;
             None for none. It may use that the examples are evaluated together (transductive).
-        weights: `(state, train, batch_size) -> [N]`, the learned weight of each training example;
-            None where none are learned. Where a weight depends on the features and on the batch
-            that an example is in, `train()` is the training set as Examples, and the batches are as
-            large as those of the training. Not part of a compiled function.
+        weights: `(state, read, batch_size) -> [N]`, the learned weight of each training example;
+            None where none are learned. `read(variables)` is the training set with features in
+            evaluation mode `[N, d]` in place of inputs; it is called where weights are made of
+            features, and the batch size is asked where they depend on the other examples of a
+            batch. Not part of a compiled function.
         reads_inputs: whether `init` or `refresh` read `data.train.inputs`, which may be None where
             not.
     """
@@ -90,7 +91,7 @@ class Method(NamedTuple):
     sampling: Callable[[Any, Int[Array, "N"]], Float[Array, "... N"]] | None = None
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]] | None = None
     correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None
-    weights: Callable[[Any, Callable[[], Examples], int], Weights] | None = None
+    weights: Callable[[Any, Callable[[PyTree], Examples], int], Weights] | None = None
     reads_inputs: bool = False
 
 

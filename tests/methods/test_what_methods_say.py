@@ -71,6 +71,10 @@ def test_whether_the_training_inputs_are_read(name):
         jax.eval_shape(lambda: start(LABELS_ALONE))
 
 
+def read(variables):
+    return DATA.train._replace(inputs=MODEL.features(variables, DATA.train.inputs, False)[0])
+
+
 @pytest.mark.parametrize("name", METHODS | MORE)
 def test_the_weights_of_a_method(name):
     method = (METHODS | MORE)[name](MODEL)
@@ -79,12 +83,12 @@ def test_the_weights_of_a_method(name):
         return
     asked = []
 
-    def train():
+    def asked_for(variables):
         asked.append(name)
-        return DATA.train
+        return read(variables)
 
     state = method.init(jax.random.key(0), VARIABLES, DATA)
-    weights = np.asarray(method.weights(state, train, 8))
+    weights = np.asarray(method.weights(state, asked_for, 8))
     assert weights.shape == (COUNT,) and (weights >= 0).all()
     assert bool(asked) == name.startswith("net")
 
@@ -96,13 +100,12 @@ def test_wrappers_pass_the_weights_on():
     state = method.init(jax.random.key(0), VARIABLES, DATA)
     moved = jax.tree.map(lambda x: 2 * x, state.inner.variables)
     apart = state.replace(inner=state.inner.replace(variables=moved))
-    train = functools.partial(getattr, DATA, "train")
-    found = method.weights(apart, train, 8)
-    np.testing.assert_array_equal(found, inner.weights(state.inner, train, 8))
-    assert not np.allclose(found, inner.weights(apart.inner, train, 8))
+    found = method.weights(apart, read, 8)
+    np.testing.assert_array_equal(found, inner.weights(state.inner, read, 8))
+    assert not np.allclose(found, inner.weights(apart.inner, read, 8))
     kept = averaged(METHODS["paper"](MODEL), 0.9)
     state = kept.init(jax.random.key(0), VARIABLES, DATA)
-    np.testing.assert_array_equal(kept.weights(state, train, 8), np.ones(COUNT))
+    np.testing.assert_array_equal(kept.weights(state, read, 8), np.ones(COUNT))
     assert averaged(erm(MODEL, SGD), 0.9).weights is None
     assert adapted(MODEL, lws(), lambda model, trainable: erm(model, SGD)).weights is None
     weighed = adapted(MODEL, lws(), lambda m, t: ot_reweight(m, SGD, SGD, NUM_CLASSES))
@@ -113,7 +116,7 @@ def test_the_weights_of_a_net_are_means_over_batches():
     """By hand: over the batches of ten random orders, times their size."""
     method = net(MODEL, optax.sgd(RATE), num_classes=NUM_CLASSES, net_input="loss")
     state = method.init(jax.random.key(0), VARIABLES, DATA)
-    found = method.weights(state, lambda: DATA.train, 7)
+    found = method.weights(state, read, 7)
     params, inputs = VARIABLES["params"], DATA.train.inputs
     losses = np.asarray(problem.hand_losses(params, inputs, DATA.train.labels))[:, None]
     rng, sums, times = np.random.default_rng(0), np.zeros(COUNT), np.zeros(COUNT)

@@ -137,4 +137,4 @@ def learned_weights(
         state = part.descend(state, gradient, now.after)
         return state.replace(weights=state.weights.at[ids].set(values)), now.metrics
 
-    return Method(init, step, weights=lambda state, train, batch_size: state.weights)
+    return Method(init, step, weights=lambda state, read, batch_size: state.weights)

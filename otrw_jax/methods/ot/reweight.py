@@ -142,7 +142,7 @@ def ot_reweight(
         step,
         refresh,
         sampling=(lambda state, labels: state.weights.values) if config.sampling else None,
-        weights=lambda state, train, batch_size: state.weights.values,
+        weights=lambda state, read, batch_size: state.weights.values,
         reads_inputs=config.reads_inputs,
     )
 

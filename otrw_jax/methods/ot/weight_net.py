@@ -1,6 +1,5 @@
 """Stage 2 with a weight net: example weights amortised by a net (Guo et al. 2022, Algorithm 2)."""
 
-from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -25,7 +24,6 @@ from otrw_jax.methods.ot.passes import (
 from otrw_jax.methods.ot.problem import OTProblem, problem_alone
 from otrw_jax.methods.ot.refresh import make_features, no_atoms, refreshed_meta, require_data
 from otrw_jax.methods.part import Part, TrainState
-from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.models.model import Model
 
 NetInput = Literal["features", "label", "loss", "features_and_label"]
@@ -150,9 +148,8 @@ def ot_weight_net(
         state = state.replace(net_params=net_params, net_opt_state=net_opt_state)
         return state, now.metrics | ot_metrics(*solved, config.ot)
 
-    def mean_weights(state, train, batch_size):
-        inputs, labels = train()
-        z = features_in_chunks(partial(features.evaluation, state.variables), inputs)
+    def mean_weights(state, read, batch_size):
+        z, labels = read(state.variables)
         losses = loss(model.logits(state.variables["params"]["head"], z), labels)
         inputs = net_inputs(net_input, z, labels, losses, num_classes)
         weigh = jax.jit(lambda x: net.apply({"params": state.net_params}, x))

@@ -60,9 +60,9 @@ def averaged(method: Method, decay: float) -> Method:
     def sampling(state, labels):
         return method.sampling(state.inner, labels)
 
-    def weights(state, train, batch_size):
+    def weights(state, read, batch_size):
         """Of the network that is evaluated: the average."""
-        return method.weights(state.inner.replace(variables=state.variables), train, batch_size)
+        return method.weights(state.inner.replace(variables=state.variables), read, batch_size)
 
     return method._replace(
         init=init,
