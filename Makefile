@@ -11,7 +11,7 @@ GPU_MINUTES ?= 25
 PACKED ?=
 CIFAR = experiments/configs/cifar_lt.py
 
-.PHONY: demo test soak lint benchmark gpu-results clean
+.PHONY: demo test soak lint docs benchmark gpu-results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
@@ -25,6 +25,10 @@ soak: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# build/docs/index.html; a warning is an error.
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 benchmark: $(VENV)/.installed
 	$(BIN)/python -m experiments.benchmark --quick
@@ -46,7 +50,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable ".[experiments]"
 	touch $@
 
 $(VENV)/.installed-test: $(PROJECT) | $(BIN)/python
@@ -54,4 +58,4 @@ $(VENV)/.installed-test: $(PROJECT) | $(BIN)/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) build runs

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import types
 
 
 def end_at_once(*_) -> None:
@@ -15,7 +16,24 @@ def end_at_once(*_) -> None:
     os._exit(130)
 
 
+def name_what_is_missing(
+    kind: type[BaseException],
+    error: BaseException,
+    traceback: types.TracebackType | None,
+) -> None:
+    """Says in one sentence, in place of a traceback, which package a script lacks."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if name is None or name.partition(".")[0] in ("experiments", "otrw_jax"):
+        return sys.__excepthook__(kind, error, traceback)
+    text = str(error)
+    if "pip install" not in text:
+        text = f"{name} is not installed; pip install -e '.[experiments]' brings it."
+    print(text, file=sys.stderr)
+
+
 # A script is starting; `cli` sees to what comes after its imports. One that ignores interrupts, as
 # in the background of a shell, goes on to do so.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, end_at_once)
+if sys.argv[:1] == ["-m"]:
+    sys.excepthook = name_what_is_missing
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)

@@ -147,7 +147,7 @@ def calibration_bins(
 
 
 def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
-    """Mean over examples of |accuracy - confidence| of their bin; nan without examples.
+    """Mean over examples of `|accuracy - confidence|` of their bin; nan without examples.
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, eq. 3.
     """

@@ -51,12 +51,14 @@ def with_numbers(make_method) -> Method:
 
         return make_method(loss)
 
+    plain = make_method(cross_entropy)
+
     def init(key, start, data):
-        inner = make_method(cross_entropy).init(key, start.variables, data)
+        inner = plain.init(key, start.variables, data)
         return CellState(inner, start.class_weights, start.offset)
 
     def step(state, batch, meta):
         inner, metrics = bound(state).step(state.inner, batch, meta)
         return state.replace(inner=inner), metrics
 
-    return Method(init, step)
+    return Method(init, step, reads_inputs=plain.reads_inputs)

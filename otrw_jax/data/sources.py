@@ -15,17 +15,21 @@ import zipfile
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Float32, Int32, Shaped, UInt8
-from PIL import Image
 
 from otrw_jax.checks import nearest
-from otrw_jax.data.builders.cifar import Cifar10, Cifar100
-from otrw_jax.data.builders.digits import Digits
-from otrw_jax.data.builders.manual import SourceError
-from otrw_jax.data.builders.modelnet10 import ModelNet10
-from otrw_jax.data.builders.preparation import DatasetNotFound, brief, prepare
-from otrw_jax.data.builders.sst import Sst
+from otrw_jax.extras import brought_by
+
+with brought_by("data", __name__):
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    from otrw_jax.data.builders.cifar import Cifar10, Cifar100
+    from otrw_jax.data.builders.digits import Digits
+    from otrw_jax.data.builders.manual import SourceError
+    from otrw_jax.data.builders.modelnet10 import ModelNet10
+    from otrw_jax.data.builders.preparation import DatasetNotFound, brief, prepare
+    from otrw_jax.data.builders.sst import Sst
 
 BUILDERS = {
     "digits": Digits,

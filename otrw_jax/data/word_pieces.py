@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int32
-from tokenizers.implementations import BertWordPieceTokenizer
-from tokenizers.models import WordPiece
+
+from otrw_jax.extras import brought_by
+
+with brought_by("text", __name__):
+    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.models import WordPiece
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
@@ -43,8 +44,8 @@ class TrainingData:
     """What a method may see of the data beside the batches.
 
     Attributes:
-        train: the whole training set, N examples; `inputs` may be None where a method needs the
-            labels alone (a dataset too large for the device).
+        train: the whole training set, N examples; `inputs` may be None where a method does not
+            read them (`Method.reads_inputs`): a dataset too large for the device.
         meta: the balanced meta set, or None.
         num_classes: number of classes K, static.
     """
@@ -52,6 +53,9 @@ class TrainingData:
     train: Examples
     meta: Examples | None
     num_classes: int = flax.struct.field(pytree_node=False)
+
+
+Weights = Float[Array | np.ndarray, "N"]
 
 
 class Method(NamedTuple):
@@ -72,7 +76,13 @@ class Method(NamedTuple):
             that of the model, or is read in another way; None for the model's.
         correct: `(logits [n k]) -> [n k]`, a map of the logits of a whole set that is evaluated;
             None for none. It may use that the examples are evaluated together (transductive).
-        reads_inputs: whether `init` or `refresh` read `data.train.inputs`; they are None where not.
+        weights: `(state, read, batch_size) -> [N]`, the learned weight of each training example;
+            None where none are learned. `read(variables)` is the training set with features in
+            evaluation mode `[N, d]` in place of inputs; it is called where weights are made of
+            features, and the batch size is asked where they depend on the other examples of a
+            batch. Not part of a compiled function.
+        reads_inputs: whether `init` or `refresh` read `data.train.inputs`, which may be None where
+            not.
     """
 
     init: Callable[[Array, PyTree, TrainingData], Any]
@@ -81,6 +91,7 @@ class Method(NamedTuple):
     sampling: Callable[[Any, Int[Array, "N"]], Float[Array, "... N"]] | None = None
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]] | None = None
     correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None
+    weights: Callable[[Any, Callable[[PyTree], Examples], int], Weights] | None = None
     reads_inputs: bool = False
 
 
@@ -191,6 +202,24 @@ def over_size(gradient: PyTree, size: Float[Array, ""]) -> PyTree:
 def global_sum(tree: PyTree, axis_name: str | None) -> PyTree:
     """Sums over the devices of an axis; without an axis, returns its argument."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def everywhere(tree: PyTree, axis_name: str | None) -> PyTree:
+    """The rows of all devices, in the order of the devices; without an axis, its argument."""
+    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
+
+
+def here(rows: Array, axis_name: str | None) -> Array:
+    """This device's rows of what `everywhere` put together."""
+    if axis_name is None:
+        return rows
+    size = rows.shape[0] // jax.lax.axis_size(axis_name)
+    return jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index(axis_name) * size, size)
+
+
+def devices_on(axis_name: str | None) -> int:
+    """How many devices share an axis; one without an axis."""
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
 
 
 def classification_metrics(

@@ -1,36 +1,18 @@
 """Bilateral-branch networks: two branches learn from two samplings, and the weight moves over."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree, Real
+from jaxtyping import Float, Int, Real
 
 from otrw_jax.checks import check_counts, check_number, is_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Batch,
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    merge_params,
-    over_size,
-    split_params,
-)
+from otrw_jax.methods.base import Batch, Method, check_data, over_size
+from otrw_jax.methods.part import Part
 from otrw_jax.models.branches import has_branch, keep_branch
 from otrw_jax.models.model import Model
-
-
-@flax.struct.dataclass
-class BBNState:
-    """State of `bbn`: steps taken, the network's variables, the optimiser's state."""
-
-    step: Int[Array, ""]
-    variables: PyTree
-    opt_state: PyTree
 
 
 def bbn(
@@ -75,10 +57,7 @@ def bbn(
             program takes that of 100 epochs where it trains for 90, and 200 where for 180.
         steps_per_epoch: how long α stays the same; 1 for an α that moves at every step.
         loss: `(logits [b, k], labels [b]) -> [b]`.
-        trainable: which parameters, as in `split_params`.
-        batch_norm: whether the passes are in training mode (batch statistics) or in evaluation mode
-            (running statistics, left as they are).
-        axis_name: mapped axis over which the batch is spread, whole pairs on each device.
+        trainable, batch_norm, axis_name: as of `Part`; each device has whole pairs.
 
     Raises:
         ValueError: `total_steps` or `steps_per_epoch` is less than 1, or the counts are not those
@@ -91,6 +70,7 @@ def bbn(
     check_counts("bbn", counts)
     # Of an example: its class in proportion to 1 / n_c, and the examples of a class alike.
     of_class = (counts.max() / np.where(counts > 0, counts, 1)) / np.where(counts > 0, counts, 1)
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         del key
@@ -100,44 +80,39 @@ def bbn(
                 "bbn: no parameter of the backbone belongs to a second branch; take a backbone "
                 "with branches=2."
             )
-        trained, _ = split_params(variables["params"], trainable)
-        return BBNState(jnp.zeros((), jnp.int32), variables, optimizer.init(trained))
+        return part.start(None, variables)
 
-    def branch_features(params, model_state, inputs, branch):
+    def branch_features(variables, inputs, branch):
         """Features of one branch, with the other's running statistics left as they are."""
-        z, after = model.features({"params": params, "state": model_state}, inputs, batch_norm)
+        z, after = model.features(variables, inputs, batch_norm)
         if batch_norm:
-            after = keep_branch(model_state, after, 1 - branch)
+            after = keep_branch(variables["state"], after, 1 - branch)
         return jnp.split(z, 2, axis=-1)[branch], after
 
     def step(state, batch, meta):
         del meta
-        trained, frozen = split_params(state.variables["params"], trainable)
+        trained, rest = part.split(state.variables)
         conventional, reversed_ = _apart(batch)
         alpha = conventional_share(state.step, total_steps, steps_per_epoch)
 
         def objective(trained):
-            params = merge_params(trained, frozen)
-            model_state = state.variables["state"]
-            f_c, model_state = branch_features(params, model_state, conventional.inputs, 0)
-            f_r, model_state = branch_features(params, model_state, reversed_.inputs, 1)
+            variables = part.join(trained, rest)
+            f_c, after = branch_features(variables, conventional.inputs, 0)
+            f_r, after = branch_features({**variables, "state": after}, reversed_.inputs, 1)
             z = jnp.concatenate([2 * alpha * f_c, 2 * (1 - alpha) * f_r], axis=-1)
-            logits = model.logits(params["head"], z)
+            logits = model.logits(variables["params"]["head"], z)
             of_c, of_r = loss(logits, conventional.labels), loss(logits, reversed_.labels)
             losses = alpha * of_c + (1 - alpha) * of_r
-            return jnp.sum(losses), (model_state, losses, logits)
+            return jnp.sum(losses), (after, losses, logits)
 
-        gradient, (model_state, losses, logits) = jax.grad(objective, has_aux=True)(trained)
-        metrics = classification_metrics(losses, logits, conventional.labels, axis_name)
-        of_r = classification_metrics(losses, logits, reversed_.labels, axis_name)["error"]
+        gradient, (after, losses, logits) = jax.grad(objective, has_aux=True)(trained)
+        metrics = part.metrics(losses, logits, conventional.labels)
+        of_r = part.metrics(losses, logits, reversed_.labels)["error"]
         wrong = alpha * metrics["error"][0] + (1 - alpha) * of_r[0]
         metrics["error"] = (wrong, of_r[1])
         size = metrics["loss"][1]
-        gradient = over_size(global_sum(gradient, axis_name), size)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
-        params = merge_params(optax.apply_updates(trained, updates), frozen)
-        variables = {"params": params, "state": model_state}
-        return BBNState(state.step + 1, variables, opt_state), metrics
+        gradient = over_size(part.summed(gradient), size)
+        return part.descend(state, gradient, after), metrics
 
     def sampling(state, labels):
         del state

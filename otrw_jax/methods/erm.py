@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,15 +10,9 @@ from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    merge_params,
-    over_size,
-    split_params,
-)
+from otrw_jax.methods.base import Method, check_data, over_size
+from otrw_jax.methods.meta.meta_loss import add_cross_entropy
+from otrw_jax.methods.part import Part, at_step
 from otrw_jax.models.model import Model
 
 ClassWeights = Float[Array, "k"] | Callable[[Int[Array, ""]], Float[Array, "k"]]
@@ -29,16 +22,6 @@ Factor = Callable[
     [Int[Array, ""], Float[Array, "b d"], Float[Array, "b k"], Int[Array, "b"]], Float[Array, "b"]
 ]
 """`(step, z [b d], logits [b k], labels [b]) -> [b]`, which multiplies each example's loss."""
-
-
-@flax.struct.dataclass
-class ERMState:
-    """State of `erm`: steps taken, base key, the network's variables, the optimiser's state."""
-
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
 
 
 def erm(
@@ -75,10 +58,7 @@ def erm(
         mixup: a of mixup (Zhang et al., mixup, ICLR 2018): examples are mixed with others of the
             batch, of this device's part of it where there are several, by one share drawn from
             Beta(a, a), and their losses by the same share; 0 for none.
-        trainable: which parameters, as in `split_params`.
-        batch_norm: whether the pass is in training mode (batch statistics) or in evaluation mode
-            (running statistics, left as they are).
-        axis_name: mapped axis over which the batch is spread.
+        trainable, batch_norm, axis_name: as of `Part`.
 
     Raises:
         ValueError: `mixup` or `meta_cross_entropy` is negative or not finite, or class weights are
@@ -89,70 +69,55 @@ def erm(
     check_number("erm", "meta_cross_entropy", meta_cross_entropy, least=0)
     check_finite("erm", "class_weights", class_weights)
     optimizer = optax.with_extra_args_support(optimizer)
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data)
         if meta_cross_entropy and data.meta is None:
             raise ValueError("erm: meta_cross_entropy needs a meta set; take meta_per_class >= 1.")
-        trained, _ = split_params(variables["params"], trainable)
-        return ERMState(jnp.zeros((), jnp.int32), key, variables, optimizer.init(trained))
+        return part.start(key, variables)
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], trainable)
-        size = global_sum(jnp.full((), batch.labels.shape[0], jnp.float32), axis_name)
+        trained, rest = part.split(state.variables)
+        size = part.summed(jnp.full((), batch.labels.shape[0], jnp.float32))
         inputs, parts = batch.inputs, [(1.0, batch.labels)]
         if mixup:
             key = jax.random.fold_in(state.key, state.step)
             inputs, parts = _mixed(key, batch.inputs, batch.labels, mixup)
 
         def objective(trained):
-            params = merge_params(trained, frozen)
-            variables = {"params": params, "state": state.variables["state"]}
-            z, model_state = model.features(variables, inputs, batch_norm)
-            logits = model.logits(params["head"], z)
+            z, logits, after = part.outputs(trained, rest, inputs)
             weighted = total = 0.0
             for share, labels in parts:
                 losses = loss(logits, labels)
                 _check_shape("loss", losses, labels.shape, "one number an example")
                 weights = jnp.ones_like(losses)
                 if class_weights is not None:
-                    of_class = _at(class_weights, state.step)
+                    of_class = jnp.asarray(at_step(class_weights, state.step))
                     _check_shape("class_weights", of_class, logits.shape[-1:], "one a class")
                     weights = of_class[labels]
                 total += share * jnp.sum(weights)
                 if factor is not None:
                     weights = weights * factor(state.step, z, logits, labels)
                 weighted += share * jnp.sum(weights * losses)
-            return weighted, (total, model_state, loss(logits, batch.labels), logits)
+            return weighted, (total, after, loss(logits, batch.labels), logits)
 
         def gradient_at(trained):
-            gradient, (total, *aux) = jax.grad(objective, has_aux=True)(trained)
-            total = global_sum(total, axis_name) if divide_by_weights else size
+            gradient, (total, after, *aux) = jax.grad(objective, has_aux=True)(trained)
+            total = part.summed(total) if divide_by_weights else size
             total = jnp.where(total > 0, total, 1)  # Of a batch of classes without weight.
-            gradient = over_size(global_sum(gradient, axis_name), total)
+            gradient = over_size(part.summed(gradient), total)
             if meta_cross_entropy:
-                of_meta, model_state = meta_gradient(trained, aux[0])
-                gradient = jax.tree.map(jnp.add, gradient, of_meta)
-                aux = model_state, *aux[1:]
-            return gradient, aux
+                passed = {**rest, "state": after}
+                gradient, after = add_cross_entropy(
+                    part, meta_cross_entropy, gradient, trained, passed, meta
+                )
+            return gradient, (after, *aux)
 
-        def meta_gradient(trained, model_state):
-            def meta_objective(trained):
-                variables = {"params": merge_params(trained, frozen), "state": model_state}
-                z, after = model.features(variables, meta.inputs, batch_norm)
-                logits = model.logits(variables["params"]["head"], z)
-                return meta_cross_entropy * jnp.mean(cross_entropy(logits, meta.labels)), after
-
-            return jax.grad(meta_objective, has_aux=True)(trained)
-
-        gradient, (model_state, losses, logits) = gradient_at(trained)
-        metrics = classification_metrics(losses, logits, batch.labels, axis_name)
-        updates, opt_state = optimizer.update(
-            gradient, state.opt_state, trained, grad_fn=lambda at, _: gradient_at(at)[0]
-        )
-        params = merge_params(optax.apply_updates(trained, updates), frozen)
-        variables = {"params": params, "state": model_state}
-        return ERMState(state.step + 1, state.key, variables, opt_state), metrics
+        gradient, (after, losses, logits) = gradient_at(trained)
+        metrics = part.metrics(losses, logits, batch.labels)
+        again = {"grad_fn": lambda at, _: gradient_at(at)[0]}
+        return part.descend(state, gradient, after, **again), metrics
 
     return Method(init, step)
 
@@ -203,10 +168,6 @@ def influence(alpha: float = 1000.0, floor: float = 1e-3, start: int = 0) -> Fac
 def _check_shape(name: str, values: Array, shape: tuple[int, ...], meaning: str):
     if values.shape != shape:
         raise ValueError(f"erm: {name} has shape {values.shape}; it must be {shape}, {meaning}.")
-
-
-def _at(class_weights: ClassWeights, step: Int[Array, ""]) -> Float[Array, "k"]:
-    return class_weights(step) if callable(class_weights) else jnp.asarray(class_weights)
 
 
 def _mixed(key: Array, inputs: PyTree, labels: Int[Array, "b"], a: float):

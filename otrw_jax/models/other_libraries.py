@@ -15,9 +15,9 @@ def nnx_model(
 ) -> Model:
     """The Model of two NNX modules.
 
-    Parameters are the modules' `nnx.Param`s and the state is all else that the backbone keeps:
-    batch statistics, and the keys and counts of its dropout, which go on with each training pass.
-    Both are nested dicts. Devices that share a batch draw the same dropout.
+    Parameters are the modules' variables of `nnx.Param` and the state is all else that the backbone
+    keeps: batch statistics, and the keys and counts of its dropout, which go on with each training
+    pass. Both are nested dicts. Devices that share a batch draw the same dropout.
 
     Args:
         make_backbone: from random numbers to a module, called as `backbone(inputs)`, which returns

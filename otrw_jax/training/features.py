@@ -10,7 +10,7 @@ from jaxtyping import Float, Key, PyTree
 
 from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples, Method, matching_paths
-from otrw_jax.methods.ot.problem import features_in_chunks
+from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.models.model import Model
 from otrw_jax.training.loop import DeviceData, Prepare
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, PyTree
 
 from otrw_jax import metrics
 from otrw_jax.checks import check_number
-from otrw_jax.methods.base import Examples, Method, TrainingData
-from otrw_jax.methods.ot.problem import features_in_chunks
+from otrw_jax.methods.base import Method, TrainingData
+from otrw_jax.methods.reading import evaluated_features
 from otrw_jax.methods.wrappers.corrected import without_training
 from otrw_jax.models.heads import kernel_of, unit
 from otrw_jax.models.model import Model
@@ -141,16 +141,6 @@ def with_head(
         return {**variables, "params": params}
 
     return without_training(model, variables_of, logits=logits, axis_name=axis_name)
-
-
-def evaluated_features(model: Model) -> Callable[[PyTree, Examples], Float[Array, "n d"]]:
-    """`(variables, examples) -> z [n d]`, in evaluation mode."""
-    compiled = jax.jit(lambda variables, inputs: model.features(variables, inputs, False)[0])
-
-    def features(variables, examples):
-        return features_in_chunks(partial(compiled, variables), examples.inputs)
-
-    return features
 
 
 def _over_length(kernel: Float[Array, "d k"], tau: Float[Array, ""]) -> Float[Array, "d k"]:

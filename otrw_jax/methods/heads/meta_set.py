@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, PyTree
 from otrw_jax.checks import check_number
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Method, TrainingData
-from otrw_jax.methods.heads.closed_form import evaluated_features, nearest_class_mean, with_head
+from otrw_jax.methods.heads.closed_form import nearest_class_mean, with_head
 from otrw_jax.methods.meta.meta_loss import require_meta_set
+from otrw_jax.methods.reading import evaluated_features
 from otrw_jax.models.model import Model
 from otrw_jax.ot.measures import require_every_class
 

@@ -11,16 +11,9 @@ from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_number
 from otrw_jax.losses import cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    merge_params,
-    over_size,
-    split_params,
-)
-from otrw_jax.methods.ot.problem import features_in_chunks
+from otrw_jax.methods.base import Method, check_data, global_sum, over_size
+from otrw_jax.methods.part import Part, TrainState
+from otrw_jax.methods.reading import evaluated_features
 from otrw_jax.models.model import Model
 from otrw_jax.samplers import class_power, sampled
 
@@ -37,19 +30,13 @@ CLOSEST = 1e-4
 
 
 @flax.struct.dataclass
-class OLTRState:
-    """State of `oltr`.
+class OLTRState(TrainState):
+    """State of `oltr`, whose variables have the head that `oltr` gives them.
 
     Attributes:
-        step: steps taken.
-        variables: the network's, with the head that `oltr` gives it.
-        opt_state: the optimiser's, of the trained parameters.
         memory_opt_state: the memory's optimiser's.
     """
 
-    step: Int[Array, ""]
-    variables: PyTree
-    opt_state: PyTree
     memory_opt_state: PyTree
 
 
@@ -91,25 +78,17 @@ def oltr(
         centroid_weight: λ, factor of the centroid loss.
         hallucinator_from_head: start W_h as the given head, which must be affine, as the authors'
             program does; otherwise at random.
-        trainable: which parameters, the new head's included, as in `split_params`; the memory is
-            apart.
-        batch_norm: whether the pass is in training mode (batch statistics) or in evaluation mode
-            (running statistics, left as they are).
-        axis_name: mapped axis over which the batch is spread.
+        trainable, batch_norm, axis_name: as of `Part`; the new head is trained too where
+            `trainable` matches it, and the memory apart.
 
     Raises:
         ValueError: `centroid_weight` is negative or not finite; from `init`, the training inputs
             are missing, or as `check_data`.
     """
     check_number("oltr", "centroid_weight", centroid_weight, least=0)
-    compiled_features = jax.jit(lambda variables, x: model.features(variables, x, False)[0])
-
-    def split(params):
-        """Trained and frozen parameters, and the memory, which is among the frozen ones."""
-        memory = params["head"]["memory"]
-        head = {**params["head"], "memory": None}
-        trained, frozen = split_params({**params, "head": head}, trainable)
-        return trained, {**frozen, "head": {**frozen["head"], "memory": memory}}, memory
+    features = evaluated_features(model)
+    with_memory = model._replace(logits=head_logits)
+    part = Part(with_memory, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data, num_classes)
@@ -118,59 +97,53 @@ def oltr(
                 "oltr: the memory starts as the class means of the training features; give "
                 "data.train.inputs."
             )
-        z = features_in_chunks(partial(compiled_features, variables), data.train.inputs)
+        z = features(variables, data.train)
         head = _new_head(key, z.shape[-1], num_classes)
-        head["memory"] = _class_means(z, jnp.asarray(data.train.labels), num_classes)
+        memory = _class_means(z, jnp.asarray(data.train.labels), num_classes)
         if hallucinator_from_head:
             given = partial(model.logits, variables["params"]["head"])
             head["hallucinator"] = _affine(given, z.shape[-1], num_classes)
-        params = {**variables["params"], "head": head}
-        trained, _, memory = split(params)
-        return OLTRState(
-            step=jnp.zeros((), jnp.int32),
-            variables={**variables, "params": params},
-            opt_state=optimizer.init(trained),
-            memory_opt_state=memory_optimizer.init(memory),
-        )
+        head["memory"] = None
+        variables = {**variables, "params": {**variables["params"], "head": head}}
+        opt_state = memory_optimizer.init(memory)
+        state = part.start(None, variables, OLTRState, memory_opt_state=opt_state)
+        return state.replace(variables=_with_memory(variables, memory))
 
     def step(state, batch, meta):
         del meta
-        trained, frozen, memory = split(state.variables["params"])
+        memory = state.variables["params"]["head"]["memory"]
+        without = _with_memory(state.variables, None)
+        trained, rest = part.split(without)
+        rest = _with_memory(rest, memory)
         labels = batch.labels
-        size = global_sum(jnp.full((), labels.shape[0], jnp.float32), axis_name)
+        size = part.summed(jnp.full((), labels.shape[0], jnp.float32))
 
         def objective(trained):
-            params = merge_params(trained, frozen)
-            variables = {"params": params, "state": state.variables["state"]}
-            z, model_state = model.features(variables, batch.inputs, batch_norm)
-            logits = head_logits(params["head"], z)
-            losses = cross_entropy(logits, labels)
+            losses, (z, logits, after) = part.losses(cross_entropy, batch, trained, rest)
             own, others = _squared_distances(z, memory, labels)
             sums = jax.lax.stop_gradient((jnp.sum(own), jnp.sum(others)))
-            own_mean, others_mean = (x / size for x in global_sum(sums, axis_name))
+            own_mean, others_mean = (x / size for x in part.summed(sums))
             short = jnp.maximum(MARGIN - others_mean, 0.0)
             # The slope of [10 - mean]₊ example by example: the mean is that of all devices.
             centroid = own / 2 - jnp.where(short > 0, REPULSION * others, 0.0)
             value = own_mean / 2 + REPULSION * short
             total = jnp.sum(losses + centroid_weight * centroid)
-            return total, (model_state, z, losses, logits, value, short > 0)
+            return total, (after, z, losses, logits, value, short > 0)
 
         gradient, aux = jax.grad(objective, has_aux=True)(trained)
-        model_state, z, losses, logits, value, repels = aux
-        metrics = classification_metrics(losses, logits, labels, axis_name)
+        after, z, losses, logits, value, repels = aux
+        metrics = part.metrics(losses, logits, labels)
         metrics["centroid_loss"] = (value, jnp.ones(()))
-        gradient = over_size(global_sum(gradient, axis_name), size)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
-        params = merge_params(optax.apply_updates(trained, updates), frozen)
+        gradient = over_size(part.summed(gradient), size)
+        state = part.descend(state.replace(variables=without), gradient, after)
 
         factor = jnp.where(repels, centroid_weight * REPULSION, 0.0)
         gradient = _memory_gradient(memory, z, labels, size, factor, axis_name)
         updates, memory_opt_state = memory_optimizer.update(
             gradient, state.memory_opt_state, memory
         )
-        params["head"]["memory"] = optax.apply_updates(memory, updates)
-        variables = {"params": params, "state": model_state}
-        return OLTRState(state.step + 1, variables, opt_state, memory_opt_state), metrics
+        variables = _with_memory(state.variables, optax.apply_updates(memory, updates))
+        return state.replace(variables=variables, memory_opt_state=memory_opt_state), metrics
 
     method = Method(init, step, logits=head_logits, reads_inputs=True)
     return sampled(method, class_power(num_classes, 0.0))
@@ -203,6 +176,12 @@ def cosine_logits(kernel: Float[Array, "d k"], v: Float[Array, "b d"]) -> Float[
     The length of v is squashed as in the authors' program.
     """
     return SCALE * (v / (1 + _norm(v))) @ (kernel.T / _norm(kernel.T)).T
+
+
+def _with_memory(variables: PyTree, memory: Float[Array, "k d"] | None) -> PyTree:
+    """Variables, or a part of them, with another memory in the head."""
+    params = variables["params"]
+    return {**variables, "params": {**params, "head": {**params["head"], "memory": memory}}}
 
 
 def _memory_gradient(

@@ -10,42 +10,22 @@ from jaxtyping import Float, Int, PyTree, Real
 
 from otrw_jax.checks import check_number, class_counts, is_class
 from otrw_jax.losses import balanced_softmax, cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    split_params,
-)
-from otrw_jax.methods.meta.meta_loss import (
-    check_rates,
-    descend,
-    losses_on,
-    mean_gradient,
-    meta_batch_of,
-    require_meta_set,
-)
-from otrw_jax.methods.meta.virtual_step import hypergradient, slopes, virtual_step
+from otrw_jax.methods.base import Method, check_data
+from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
+from otrw_jax.methods.meta.virtual_step import hypergradient, virtual_step
+from otrw_jax.methods.part import Part, TrainState, at_step
 from otrw_jax.models.model import Model
 
 
 @flax.struct.dataclass
-class BalancedMetaSoftmaxState:
+class BalancedMetaSoftmaxState(TrainState):
     """State of `balanced_meta_softmax`.
 
     Attributes:
-        step: steps taken.
-        key: base key; each step folds its number in.
-        variables: the network's.
-        opt_state: the optimiser's, of the trained parameters.
         log_rates: φ; a class is drawn with probability softmax(φ), its examples alike.
         rate_opt_state: the state of the optimiser of φ.
     """
 
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
     log_rates: Float[Array, "k"]
     rate_opt_state: PyTree
 
@@ -91,11 +71,8 @@ def balanced_meta_softmax(
             default of the authors' program; 0.3 for Places-LT; all classes alike with 1.
         meta_batch: the most meta examples a step; from a larger meta set they are drawn. The
             authors draw them from the training set, class by class, for CIFAR.
-        trainable: which parameters, as in `split_params`; virtual steps move these alone. The
-            authors train `"head/.*"`, after a stage with the cross-entropy.
-        batch_norm: whether the passes are in training mode (batch statistics; the running ones
-            follow the training batch alone) or in evaluation mode.
-        axis_name: mapped axis over which the batch is spread.
+        trainable, batch_norm, axis_name: as of `Part`. The authors train `"head/.*"`, after a stage
+            with the cross-entropy.
 
     Raises:
         ValueError: the temperature is not positive, `meta_batch` is less than 1, another number is
@@ -108,6 +85,7 @@ def balanced_meta_softmax(
     loss = balanced_softmax(counts)
     counts = np.asarray(counts, np.float64)
     present = jnp.asarray(counts > 0)
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def present_only(log_rates):
         """As low as float32 allows without an infinity, where a class has no example."""
@@ -116,16 +94,9 @@ def balanced_meta_softmax(
     def init(key, variables, data):
         check_data(model, variables, data, len(counts))
         require_meta_set("balanced_meta_softmax", data)
-        trained, _ = split_params(variables["params"], trainable)
         log_rates = jnp.asarray((1 - initial) * np.log(np.where(present, counts, 1)), jnp.float32)
-        return BalancedMetaSoftmaxState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            variables=variables,
-            opt_state=optimizer.init(trained),
-            log_rates=log_rates,
-            rate_opt_state=rate_optimizer.init(log_rates),
-        )
+        own = {"log_rates": log_rates, "rate_opt_state": rate_optimizer.init(log_rates)}
+        return part.start(key, variables, BalancedMetaSoftmaxState, **own)
 
     def sampling(state, labels):
         own = class_counts(labels, counts.shape[0])[labels].astype(jnp.float32)
@@ -133,22 +104,16 @@ def balanced_meta_softmax(
         return jnp.where(is_class(labels, counts.shape[0]), drawn, 0.0)
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], trainable)
-        rest = frozen, state.variables["state"], batch_norm
-        losses_of = losses_on(model, loss, batch, *rest)
-        losses, pullback, (logits, model_state) = jax.vjp(losses_of, trained, has_aux=True)
-        metrics = classification_metrics(losses, logits, batch.labels, axis_name)
-        size = metrics["loss"][1]
-        gradient = global_sum(pullback(jnp.full_like(losses, 1 / size))[0], axis_name)
+        now = part.loss_pass(loss, batch, state.variables)
+        losses, size = now.losses, now.size
+        gradient = now.gradient(jnp.full_like(losses, 1 / size))
 
-        rate = virtual_learning_rate
-        if callable(rate):
-            rate = rate(state.step)
-        virtual = virtual_step(trained, gradient, rate)
+        rate = at_step(virtual_learning_rate, state.step)
+        virtual = virtual_step(now.trained, gradient, rate)
         meta_key, noise_key = jax.random.split(state.key)
         examples = meta_batch_of(meta, meta_batch, meta_key, state.step)
-        direction = mean_gradient(losses_on(model, cross_entropy, examples, *rest), virtual)
-        slope = slopes(lambda trained: losses_of(trained)[0], trained, direction)
+        direction = part.mean_gradient(cross_entropy, examples, virtual, now.rest)
+        slope = now.slopes(direction)
         keys = _example_keys(jax.random.fold_in(noise_key, state.step), batch.labels, axis_name)
         noise = posterior_gumbels(keys, present_only(state.log_rates), batch.labels)
 
@@ -161,11 +126,11 @@ def balanced_meta_softmax(
         # φ acts on the losses alone: the last part of the virtual step's objective is enough.
         rate_slope = hypergradient(objective, losses, state.log_rates, slope, rate)
         updates, rate_opt_state = rate_optimizer.update(
-            global_sum(rate_slope, axis_name), state.rate_opt_state, state.log_rates
+            part.summed(rate_slope), state.rate_opt_state, state.log_rates
         )
         log_rates = optax.apply_updates(state.log_rates, updates)
-        state = descend(optimizer, state, gradient, trained, frozen, model_state)
-        return state.replace(log_rates=log_rates, rate_opt_state=rate_opt_state), metrics
+        state = part.descend(state, gradient, now.after)
+        return state.replace(log_rates=log_rates, rate_opt_state=rate_opt_state), now.metrics
 
     return Method(init, step, sampling=sampling)
 

@@ -1,49 +1,19 @@
 """Class weights corrected example by example, by a meta set (Jamal et al. 2020)."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float
 
 from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    split_params,
-)
-from otrw_jax.methods.meta.meta_loss import (
-    check_rates,
-    descend,
-    losses_on,
-    mean_gradient,
-    meta_batch_of,
-    require_meta_set,
-)
-from otrw_jax.methods.meta.virtual_step import slopes, virtual_step
+from otrw_jax.methods.base import Method, check_data
+from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
+from otrw_jax.methods.meta.virtual_step import virtual_step
+from otrw_jax.methods.part import Part
 from otrw_jax.models.model import Model
-
-
-@flax.struct.dataclass
-class MetaClassWeightState:
-    """State of `meta_class_weight`.
-
-    Attributes:
-        step: steps taken.
-        key: base key of the meta batches; each step folds its number in.
-        variables: the network's.
-        opt_state: the optimiser's, of the trained parameters.
-    """
-
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
 
 
 def meta_class_weight(
@@ -83,10 +53,7 @@ def meta_class_weight(
         virtual_learning_rate: α.
         weight_learning_rate: η.
         meta_batch: the most meta examples a step; from a larger meta set they are drawn.
-        trainable: which parameters, as in `split_params`; virtual steps move these alone.
-        batch_norm: whether the passes are in training mode (batch statistics; the running ones
-            follow the training batch alone) or in evaluation mode.
-        axis_name: mapped axis over which the batch is spread.
+        trainable, batch_norm, axis_name: as of `Part`.
 
     Raises:
         ValueError: a rate or `start` is negative or not finite, class weights are not finite, or
@@ -98,6 +65,7 @@ def meta_class_weight(
     check_rates("meta_class_weight", meta_batch, virtual_learning_rate)
     check_finite("meta_class_weight", "class_weights", class_weights)
     class_weights = jnp.asarray(class_weights, jnp.float32)
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data)
@@ -107,32 +75,23 @@ def meta_class_weight(
                 f"meta_class_weight: class_weights has the shape {class_weights.shape}; give one "
                 f"weight for each of the {data.num_classes} classes."
             )
-        trained, _ = split_params(variables["params"], trainable)
-        return MetaClassWeightState(
-            jnp.zeros((), jnp.int32), key, variables, optimizer.init(trained)
-        )
+        return part.start(key, variables)
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], trainable)
-        rest = frozen, state.variables["state"], batch_norm
-        losses_of = losses_on(model, loss, batch, *rest)
-        losses, pullback, (logits, model_state) = jax.vjp(losses_of, trained, has_aux=True)
-        metrics = classification_metrics(losses, logits, batch.labels, axis_name)
-
-        def weighted_gradient(weights):
-            return global_sum(pullback(weights)[0], axis_name)
+        now = part.loss_pass(loss, batch, state.variables)
 
         def learned_weights():
-            prior = class_weights[batch.labels].astype(losses.dtype)
-            virtual = virtual_step(trained, weighted_gradient(prior), virtual_learning_rate)
+            prior = class_weights[batch.labels].astype(now.losses.dtype)
+            virtual = virtual_step(now.trained, now.gradient(prior), virtual_learning_rate)
             examples = meta_batch_of(meta, meta_batch, state.key, state.step)
-            direction = mean_gradient(losses_on(model, loss_meta, examples, *rest), virtual)
-            slope = slopes(lambda trained: losses_of(trained)[0], trained, direction)
-            return prior + weight_learning_rate * virtual_learning_rate * slope
+            direction = part.mean_gradient(loss_meta, examples, virtual, now.rest)
+            return prior + weight_learning_rate * virtual_learning_rate * now.slopes(direction)
+
+        def ones():
+            return jnp.ones_like(now.losses)
 
         # Under vmap, as with seeds trained together, both branches are computed.
-        weights = jax.lax.cond(state.step >= start, learned_weights, lambda: jnp.ones_like(losses))
-        gradient = weighted_gradient(weights / metrics["loss"][1])
-        return descend(optimizer, state, gradient, trained, frozen, model_state), metrics
+        weights = jax.lax.cond(state.step >= start, learned_weights, ones)
+        return part.descend(state, now.gradient(weights / now.size), now.after), now.metrics
 
     return Method(init, step)

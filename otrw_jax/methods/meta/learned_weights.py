@@ -7,27 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float
 
 from otrw_jax.checks import check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    split_params,
-)
+from otrw_jax.methods.base import Method, check_data, everywhere
 from otrw_jax.methods.meta.meta_loss import (
     check_rates,
-    descend,
-    losses_on,
-    mean_gradient,
     meta_batch_of,
     normalised,
     require_meta_set,
 )
-from otrw_jax.methods.meta.virtual_step import slopes, virtual_step
+from otrw_jax.methods.meta.virtual_step import virtual_step
+from otrw_jax.methods.part import Part, TrainState, at_step
 from otrw_jax.models.model import Model
 
 # What φ is cut at from below, in the authors' program.
@@ -35,21 +27,13 @@ _FLOOR = 1e-5
 
 
 @flax.struct.dataclass
-class LearnedWeightsState:
+class LearnedWeightsState(TrainState):
     """State of `learned_weights`.
 
     Attributes:
-        step: steps taken.
-        key: base key of the meta batches; each step folds its number in.
-        variables: the network's.
-        opt_state: the optimiser's, of the trained parameters.
         weights: φ of all N training examples, not normalised.
     """
 
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
     weights: Float[Array, "N"]
 
 
@@ -99,10 +83,7 @@ def learned_weights(
         loss: `(logits [b, k], labels [b]) -> [b]`.
         loss_meta: of the meta examples, likewise; L is its mean.
         meta_batch: the most meta examples a step; from a larger meta set they are drawn.
-        trainable: which parameters, as in `split_params`; virtual steps move these alone.
-        batch_norm: whether the passes are in training mode (batch statistics; the running ones
-            follow the training batch alone) or in evaluation mode.
-        axis_name: mapped axis over which the batch is spread.
+        trainable, batch_norm, axis_name: as of `Part`.
 
     Raises:
         ValueError: tau below 1, another number that is negative or not finite, `meta_batch` less
@@ -116,43 +97,34 @@ def learned_weights(
         raise ValueError(
             f"learned_weights: virtual is {virtual!r}; choose 'gradient' or 'optimizer'."
         )
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data)
         require_meta_set("learned_weights", data)
-        trained, _ = split_params(variables["params"], trainable)
-        return LearnedWeightsState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            variables=variables,
-            opt_state=optimizer.init(trained),
-            weights=jnp.full((data.train.labels.shape[0],), initial, jnp.float32),
-        )
+        weights = jnp.full((data.train.labels.shape[0],), initial, jnp.float32)
+        return part.start(key, variables, LearnedWeightsState, weights=weights)
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], trainable)
-        rest = frozen, state.variables["state"], batch_norm
-        losses_of = losses_on(model, loss, batch, *rest)
-        losses, pullback, (logits, model_state) = jax.vjp(losses_of, trained, has_aux=True)
-        metrics = classification_metrics(losses, logits, batch.labels, axis_name)
+        now = part.loss_pass(loss, batch, state.variables)
         examples = meta_batch_of(meta, meta_batch, state.key, state.step)
 
         def meta_gradient(at):
-            return mean_gradient(losses_on(model, loss_meta, examples, *rest), at)
+            return part.mean_gradient(loss_meta, examples, at, now.rest)
 
         def by_gradient(phi):
-            rate = virtual_learning_rate
-            if callable(rate):
-                rate = rate(state.step)
-            gradient = global_sum(pullback(phi)[0], axis_name)
-            direction = meta_gradient(virtual_step(trained, gradient, rate))
-            return -rate * slopes(lambda trained: losses_of(trained)[0], trained, direction)
+            rate = at_step(virtual_learning_rate, state.step)
+            direction = meta_gradient(virtual_step(now.trained, now.gradient(phi), rate))
+            return -rate * now.slopes(direction)
 
         def by_optimizer(phi):
-            gradients = jax.vmap(lambda one: pullback(one)[0])(jnp.eye(phi.shape[0]))
-            deltas = jax.vmap(lambda g: optimizer.update(g, state.opt_state, trained)[0])(gradients)
-            moved = global_sum(jax.tree.map(lambda d: jnp.tensordot(phi, d, 1), deltas), axis_name)
-            direction = meta_gradient(jax.tree.map(jnp.add, trained, moved))
+            def delta(gradient):
+                return optimizer.update(gradient, state.opt_state, now.trained)[0]
+
+            gradients = jax.vmap(lambda one: now.pullback(one)[0])(jnp.eye(phi.shape[0]))
+            deltas = jax.vmap(delta)(gradients)
+            moved = part.summed(jax.tree.map(lambda d: jnp.tensordot(phi, d, 1), deltas))
+            direction = meta_gradient(jax.tree.map(jnp.add, now.trained, moved))
             products = jax.tree.map(lambda d, g: jnp.tensordot(d, g, g.ndim), deltas, direction)
             return sum(jax.tree.leaves(products))
 
@@ -160,11 +132,9 @@ def learned_weights(
         slope = by_gradient(phi) if virtual == "gradient" else by_optimizer(phi)
         slope = slope + regularisation * (phi - initial)
         phi = jnp.maximum(phi / tau - slope, _FLOOR)
-        gradient = global_sum(pullback(normalised(phi, axis_name))[0], axis_name)
-        ids, values = batch.ids, phi
-        if axis_name is not None:
-            ids, values = jax.lax.all_gather((ids, values), axis_name, tiled=True)
-        state = descend(optimizer, state, gradient, trained, frozen, model_state)
-        return state.replace(weights=state.weights.at[ids].set(values)), metrics
+        gradient = now.gradient(normalised(phi, axis_name))
+        ids, values = everywhere((batch.ids, phi), axis_name)
+        state = part.descend(state, gradient, now.after)
+        return state.replace(weights=state.weights.at[ids].set(values)), now.metrics
 
-    return Method(init, step)
+    return Method(init, step, weights=lambda state, read, batch_size: state.weights)

@@ -6,27 +6,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, PyTree
 
 from otrw_jax.checks import check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    split_params,
-)
+from otrw_jax.methods.base import Method, check_data
 from otrw_jax.methods.meta.meta_loss import (
     check_rates,
-    descend,
-    losses_on,
-    mean_gradient,
     meta_batch_of,
     normalised,
     require_meta_set,
 )
-from otrw_jax.methods.meta.virtual_step import slopes, virtual_step
+from otrw_jax.methods.meta.virtual_step import virtual_step
+from otrw_jax.methods.part import Part, TrainState, at_step
 from otrw_jax.models.model import Model
 
 
@@ -49,22 +41,14 @@ class WeightNet(nn.Module):
 
 
 @flax.struct.dataclass
-class MetaWeightNetState:
+class MetaWeightNetState(TrainState):
     """State of `meta_weight_net`.
 
     Attributes:
-        step: steps taken.
-        key: base key of the meta batches; each step folds its number in.
-        variables: the network's.
-        opt_state: the optimiser's, of the trained parameters.
         net_params: parameters of V.
         net_opt_state: the state of V's optimiser.
     """
 
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
     net_params: PyTree
     net_opt_state: PyTree
 
@@ -104,10 +88,7 @@ def meta_weight_net(
         loss_meta: of the meta examples, likewise; L is its mean.
         hidden: width of V.
         meta_batch: the most meta examples a step; from a larger meta set they are drawn.
-        trainable: which parameters, as in `split_params`; virtual steps move these alone.
-        batch_norm: whether the passes are in training mode (batch statistics; the running ones
-            follow the training batch alone) or in evaluation mode.
-        axis_name: mapped axis over which the batch is spread.
+        trainable, batch_norm, axis_name: as of `Part`.
 
     Raises:
         ValueError: the virtual rate is negative or not finite, `hidden` or `meta_batch` is less
@@ -116,52 +97,36 @@ def meta_weight_net(
     check_number("meta_weight_net", "hidden", hidden, least=1)
     check_rates("meta_weight_net", meta_batch, virtual_learning_rate)
     net = WeightNet(hidden)
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data)
         require_meta_set("meta_weight_net", data)
-        trained, _ = split_params(variables["params"], trainable)
         net_key, key = jax.random.split(key)
         net_params = net.init(net_key, jnp.zeros(1))["params"]
-        return MetaWeightNetState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            variables=variables,
-            opt_state=optimizer.init(trained),
-            net_params=net_params,
-            net_opt_state=net_optimizer.init(net_params),
-        )
+        own = {"net_params": net_params, "net_opt_state": net_optimizer.init(net_params)}
+        return part.start(key, variables, MetaWeightNetState, **own)
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], trainable)
-        rest = frozen, state.variables["state"], batch_norm
-        losses_of = losses_on(model, loss, batch, *rest)
-        losses, pullback, (logits, model_state) = jax.vjp(losses_of, trained, has_aux=True)
-        metrics = classification_metrics(losses, logits, batch.labels, axis_name)
+        now = part.loss_pass(loss, batch, state.variables)
 
         def weights_of(net_params):
-            return normalised(net.apply({"params": net_params}, losses), axis_name)
+            return normalised(net.apply({"params": net_params}, now.losses), axis_name)
 
-        def weighted_gradient(weights):
-            return global_sum(pullback(weights)[0], axis_name)
-
-        rate = virtual_learning_rate
-        if callable(rate):
-            rate = rate(state.step)
+        rate = at_step(virtual_learning_rate, state.step)
         weights, net_pullback = jax.vjp(weights_of, state.net_params)
-        virtual = virtual_step(trained, weighted_gradient(weights), rate)
+        virtual = virtual_step(now.trained, now.gradient(weights), rate)
         examples = meta_batch_of(meta, meta_batch, state.key, state.step)
-        direction = mean_gradient(losses_on(model, loss_meta, examples, *rest), virtual)
-        slope = slopes(lambda trained: losses_of(trained)[0], trained, direction)
-        net_gradient = global_sum(net_pullback(-rate * slope)[0], axis_name)
+        direction = part.mean_gradient(loss_meta, examples, virtual, now.rest)
+        slope = now.slopes(direction)
+        net_gradient = part.summed(net_pullback(-rate * slope)[0])
         updates, net_opt_state = net_optimizer.update(
             net_gradient, state.net_opt_state, state.net_params
         )
         net_params = optax.apply_updates(state.net_params, updates)
 
-        gradient = weighted_gradient(weights_of(net_params))
-        state = descend(optimizer, state, gradient, trained, frozen, model_state)
-        return state.replace(net_params=net_params, net_opt_state=net_opt_state), metrics
+        state = part.descend(state, now.gradient(weights_of(net_params)), now.after)
+        return state.replace(net_params=net_params, net_opt_state=net_opt_state), now.metrics
 
     return Method(init, step)
 

@@ -1,8 +1,5 @@
 """Parts shared by the methods that learn example weights from the loss of a balanced meta set."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,9 +7,9 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_number
-from otrw_jax.losses import PerExampleLoss
-from otrw_jax.methods.base import Batch, Examples, TrainingData, global_sum, merge_params
-from otrw_jax.models.model import Model
+from otrw_jax.losses import cross_entropy
+from otrw_jax.methods.base import Examples, TrainingData, global_sum
+from otrw_jax.methods.part import Part
 
 
 def require_meta_set(method: str, data: TrainingData) -> None:
@@ -44,41 +41,29 @@ def meta_batch_of(meta: Examples, size: int, key: Array, step: Int[Array, ""]) -
     return jax.tree.map(lambda x: x[ids], meta)
 
 
-def losses_on(
-    model: Model,
-    loss: PerExampleLoss,
-    examples: Batch | Examples,
-    frozen: PyTree,
-    model_state: PyTree,
-    batch_norm: bool,
-) -> Callable[[PyTree], tuple[Float[Array, "b"], tuple[Float[Array, "b k"], PyTree]]]:
-    """The losses of examples as a function of the trained parameters.
+def add_cross_entropy(
+    part: Part, factor: float, gradient: PyTree, trained: PyTree, rest: PyTree, meta: Examples
+) -> tuple[PyTree, PyTree]:
+    """Adds the gradient of a factor of the mean cross-entropy of the whole meta set to another.
 
     Args:
-        model: the network.
-        loss: `(logits [b, k], labels [b]) -> [b]`.
-        examples: inputs and labels.
-        frozen: the other parameters, as `split_params` gives them.
-        model_state: state of the network before the pass.
-        batch_norm: whether the pass is in training mode.
+        part: what is trained.
+        factor: of the mean.
+        gradient: of the trained parameters, summed over devices.
+        trained: the trained parameters.
+        rest: the other variables, with the state of the network after the pass of the batch.
+        meta: the meta set, the same on all devices.
 
     Returns:
-        `trained -> (losses, (logits, state of the network after the pass))`.
+        The sum of the gradients, and the state of the network after the pass of the meta set.
     """
 
-    def losses(trained):
-        params = merge_params(trained, frozen)
-        variables = {"params": params, "state": model_state}
-        z, after = model.features(variables, examples.inputs, batch_norm)
-        logits = model.logits(params["head"], z)
-        return loss(logits, examples.labels), (logits, after)
+    def objective(trained):
+        losses, (_, _, after) = part.losses(cross_entropy, meta, trained, rest)
+        return factor * jnp.mean(losses), after
 
-    return losses
-
-
-def mean_gradient(losses: Callable[[PyTree], tuple[Array, Any]], trained: PyTree) -> PyTree:
-    """Gradient of the mean of what `losses_on` gives."""
-    return jax.grad(lambda trained: jnp.mean(losses(trained)[0]))(trained)
+    of_meta, after = jax.grad(objective, has_aux=True)(trained)
+    return jax.tree.map(jnp.add, gradient, of_meta), after
 
 
 def normalised(values: Float[Array, "b"], axis_name: str | None) -> Float[Array, "b"]:
@@ -88,30 +73,3 @@ def normalised(values: Float[Array, "b"], axis_name: str | None) -> Float[Array,
     """
     total = global_sum(jnp.sum(values), axis_name)
     return values / jnp.where(total == 0, 1, total)
-
-
-def descend(
-    optimizer: optax.GradientTransformation,
-    state: Any,
-    gradient: PyTree,
-    trained: PyTree,
-    frozen: PyTree,
-    model_state: PyTree,
-) -> Any:
-    """The state after a step of the network.
-
-    Args:
-        optimizer: of the trained parameters.
-        state: dataclass with fields `step`, `variables` and `opt_state`.
-        gradient: of the trained parameters, summed over devices.
-        trained: the trained parameters.
-        frozen: the other parameters.
-        model_state: what the network keeps beside its parameters after the step.
-    """
-    updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
-    params = merge_params(optax.apply_updates(trained, updates), frozen)
-    return state.replace(
-        step=state.step + 1,
-        variables={"params": params, "state": model_state},
-        opt_state=opt_state,
-    )

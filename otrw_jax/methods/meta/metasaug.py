@@ -13,23 +13,10 @@ from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import (
-    Method,
-    check_data,
-    classification_metrics,
-    global_sum,
-    merge_params,
-    split_params,
-)
-from otrw_jax.methods.meta.meta_loss import (
-    check_rates,
-    descend,
-    losses_on,
-    mean_gradient,
-    meta_batch_of,
-    require_meta_set,
-)
+from otrw_jax.methods.base import Method, check_data, global_sum
+from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
 from otrw_jax.methods.meta.virtual_step import hypergradient, virtual_step
+from otrw_jax.methods.part import Part, TrainState, at_step
 from otrw_jax.models.heads import kernel_of
 from otrw_jax.models.model import Model
 
@@ -50,21 +37,13 @@ class ClassMoments:
 
 
 @flax.struct.dataclass
-class MetaSAugState:
+class MetaSAugState(TrainState):
     """State of `metasaug`.
 
     Attributes:
-        step: steps taken.
-        key: base key of the meta batches; each step folds its number in.
-        variables: the network's.
-        opt_state: the optimiser's, of the trained parameters.
         moments: of the features since `start`.
     """
 
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
     moments: ClassMoments
 
 
@@ -123,11 +102,8 @@ def metasaug(
         keep_meta_step: whether the running covariances go on from what (b) gives. In the authors'
             program (b) serves the step it is taken in, and the estimate goes on without it.
         class_vectors: the last layer's class vectors, from the parameters of the head.
-        trainable: which parameters, as in `split_params`.
-        batch_norm: whether the passes are in training mode (batch statistics; the running ones
-            follow the training batch alone) or in evaluation mode.
-        axis_name: mapped axis over which the batch is spread. The moments are those of the whole
-            batch, and every device takes the same step of Σ.
+        trainable, batch_norm, axis_name: as of `Part`. The moments are those of the whole batch,
+            and every device takes the same step of Σ.
 
     Raises:
         ValueError: a number is out of its range or not finite; from `init`, no meta set, class
@@ -140,6 +116,7 @@ def metasaug(
     check_rates("metasaug", meta_batch, virtual_learning_rate)
     check_finite("metasaug", "class_weights", class_weights)
     class_weights = jnp.asarray(class_weights, jnp.float32)
+    part = Part(model, optimizer, trainable, batch_norm, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data)
@@ -150,70 +127,58 @@ def metasaug(
                 f"metasaug: class_weights has the shape {class_weights.shape}; give one weight for "
                 f"each of the {num_classes} classes."
             )
-        trained, _ = split_params(variables["params"], trainable)
-        return MetaSAugState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            variables=variables,
-            opt_state=optimizer.init(trained),
-            moments=no_moments(num_classes, dim, covariance),
-        )
+        moments = no_moments(num_classes, dim, covariance)
+        return part.start(key, variables, MetaSAugState, moments=moments)
 
     def step(state, batch, meta):
-        trained, frozen = split_params(state.variables["params"], trainable)
+        trained, rest = part.split(state.variables)
         labels = batch.labels
 
         def network(trained):
-            params = merge_params(trained, frozen)
-            variables = {"params": params, "state": state.variables["state"]}
-            z, new_state = model.features(variables, batch.inputs, batch_norm)
-            outputs = model.logits(params["head"], z), class_vectors(params["head"])
-            return outputs, (z, new_state)
+            z, logits, after = part.outputs(trained, rest, batch.inputs)
+            head = part.join(trained, rest)["params"]["head"]
+            return (logits, class_vectors(head)), (z, after)
 
-        outputs, pullback, (z, new_state) = jax.vjp(network, trained, has_aux=True)
+        outputs, pullback, (z, after) = jax.vjp(network, trained, has_aux=True)
         logits = outputs[0]
-        plain = cross_entropy(logits, labels)
-        metrics = classification_metrics(plain, logits, labels, axis_name)
+        metrics = part.metrics(cross_entropy(logits, labels), logits, labels)
         size = metrics["loss"][1]
 
         def first_objective(outputs):
             return jnp.sum(first_loss(outputs[0], labels)) / size
 
         factors = class_weights[labels]
-        total = global_sum(jnp.sum(factors), axis_name) if divide_by_weights else size
+        total = part.summed(jnp.sum(factors)) if divide_by_weights else size
         scale = strength * state.step.astype(jnp.float32) / total_steps
 
         def objective(outputs, covariances):
             augmented = augmented_logits(*outputs, covariances, labels, scale)
             return jnp.sum(factors * loss(augmented, labels)) / total
 
-        def gradient_of(objective, *rest):
+        def gradient_of(objective, *more):
             """Of the trained parameters, from an objective's gradient in the network's outputs."""
-            return global_sum(pullback(jax.grad(objective)(outputs, *rest))[0], axis_name)
+            return part.summed(pullback(jax.grad(objective)(outputs, *more))[0])
 
-        def before():
+        def before_start():
             return gradient_of(first_objective), state.moments
 
-        def after():
-            moments, rate = state.moments, virtual_learning_rate
-            if callable(rate):
-                rate = rate(state.step)
+        def from_start():
+            moments, rate = state.moments, at_step(virtual_learning_rate, state.step)
             virtual = virtual_step(trained, gradient_of(objective, moments.covariances), rate)
             examples = meta_batch_of(meta, meta_batch, state.key, state.step)
-            rest = frozen, state.variables["state"], batch_norm
-            direction = mean_gradient(losses_on(model, cross_entropy, examples, *rest), virtual)
+            direction = part.mean_gradient(cross_entropy, examples, virtual, rest)
             # Of the network the covariances see what it puts out: the hypergradient of the last
             # part of the objective, along the change of the outputs, is that of the whole.
             change = jax.jvp(network, (trained,), (direction,), has_aux=True)[1]
             slope = hypergradient(objective, outputs, moments.covariances, change, rate)
-            learned = moments.covariances - covariance_learning_rate * global_sum(slope, axis_name)
+            learned = moments.covariances - covariance_learning_rate * part.summed(slope)
             if keep_meta_step:
                 moments = moments.replace(covariances=learned)
             moments = add_batch(moments, z, labels, axis_name)
             return gradient_of(objective, learned), moments
 
-        gradient, moments = jax.lax.cond(state.step < start, before, after)
-        state = descend(optimizer, state, gradient, trained, frozen, new_state)
+        gradient, moments = jax.lax.cond(state.step < start, before_start, from_start)
+        state = part.descend(state, gradient, after)
         return state.replace(moments=moments), metrics
 
     return Method(init, step)

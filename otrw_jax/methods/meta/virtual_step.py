@@ -45,14 +45,3 @@ def hypergradient(
         return jax.jvp(lambda trained: objective(trained, hyper), (trained,), (direction,))[1]
 
     return jax.tree.map(lambda g: -rate * g, jax.grad(along)(hyper))
-
-
-def slopes(
-    losses: Callable[[PyTree], Float[Array, "b"]], trained: PyTree, direction: PyTree
-) -> Float[Array, "b"]:
-    """Inner products ⟨∇ℓ_i, g⟩ of each example's gradient with a direction, by one jvp.
-
-    For the weights of a weighted sum Σ w_i ℓ_i the gradient through a virtual step is -α times
-    these.
-    """
-    return jax.jvp(losses, (trained,), (direction,))[1]

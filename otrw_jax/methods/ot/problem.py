@@ -1,13 +1,11 @@
 """The choices of OT re-weighting, and the OT problem that they make of a batch."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Int
 
 from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples
@@ -20,8 +18,10 @@ _AT_LEAST_0 = ("feature_weight", "label_weight", "virtual_learning_rate", "meta_
 
 
 @dataclasses.dataclass(frozen=True)
-class OTReweighting:
-    """The choices of `ot_reweight`. The defaults are the paper's text; presets.py names three.
+class OTProblem:
+    """The OT problem of a batch, and how the network is trained: what Algorithms 1 and 2 share.
+
+    The defaults are the paper's text.
 
     Attributes:
         cost: eq. 9, 8 or 7, with the weights of its two terms.
@@ -33,13 +33,6 @@ class OTReweighting:
             random example a class (`"random_sample"`), `measure_size` random prototypes, or
             `measure_size` training examples a class drawn at each refresh (`"dynamic"`).
         measure_size: see `measure`.
-        weighting: `"learned"`, a step on the kept weights of the batch; `"closed_form"`, the
-            optimum of the batch's regularised problem; `"global"`, the optimum over the whole
-            training set, found at each refresh and scaled to a mean of one.
-        initial: the weights at the start: all one, or the effective-number class weights.
-        simplex: how kept weights become probabilities, see `otrw_jax.ot.weights.mass`.
-        from_scratch: start every step from the initial weights instead of the learned ones.
-        sampling: with `"global"`, draw examples by the weights, their losses unweighted.
         features: the batch's features in the cost: `"virtual"`, after the virtual step (step a);
             `"loss_pass"`, those of the pass that gives the losses; `"eval_pass"`, those of a
             further pass in evaluation mode. With a frozen backbone the virtual step falls away,
@@ -54,9 +47,6 @@ class OTReweighting:
         batch_norm: whether the loss pass is in training mode.
         reduction: the weighted losses of a batch summed or averaged.
         meta_cross_entropy: factor of the mean cross-entropy of the whole meta set in the objective.
-        problem: where a batch is spread over devices, one OT problem of the whole `"batch"`, as on
-            one device, or one of each `"device"` and its part of the batch, whose weights are
-            those of smaller batches: another algorithm, which spares gathering the features.
 
     Raises:
         ValueError: an unknown choice, a number out of its range or not finite, or choices that
@@ -71,11 +61,6 @@ class OTReweighting:
         "prototype", "prototype_input", "whole", "random_sample", "random_prototypes", "dynamic"
     ] = "prototype"
     measure_size: int = 10
-    weighting: Literal["learned", "closed_form", "global"] = "learned"
-    initial: Literal["uniform", "effective_number"] = "uniform"
-    simplex: Simplex = "normalize"
-    from_scratch: bool = False
-    sampling: bool = False
     features: Literal["virtual", "loss_pass", "eval_pass"] = "virtual"
     second_order: bool = False
     virtual_learning_rate: float = 2e-5
@@ -85,33 +70,77 @@ class OTReweighting:
     batch_norm: bool = True
     reduction: Literal["sum", "mean"] = "sum"
     meta_cross_entropy: float = 0.0
-    problem: Literal["batch", "device"] = "batch"
 
     def __post_init__(self):
+        own = type(self).__name__
         for field in dataclasses.fields(self):
             choices = getattr(field.type, "__args__", ())
             value = getattr(self, field.name)
             if choices and value not in choices:
-                raise ValueError(
-                    f"OTReweighting.{field.name} is {value!r}; choose one of {list(choices)}."
-                )
+                raise ValueError(f"{own}.{field.name} is {value!r}; choose one of {list(choices)}.")
         for name in _AT_LEAST_0:
-            check_number("OTReweighting", name, getattr(self, name), least=0)
-        check_number("OTReweighting", "measure_size", self.measure_size, least=1)
+            check_number(own, name, getattr(self, name), least=0)
+        check_number(own, "measure_size", self.measure_size, least=1)
         if self.measure == "dynamic" and self.meta_features == "step":
             raise ValueError(
-                "OTReweighting: the dynamic measure is drawn at each refresh; set "
-                "meta_features='refresh'."
+                f"{own}: the dynamic measure is drawn at each refresh; set meta_features='refresh'."
             )
         if self.meta_batch_norm and self.meta_features == "step":
             raise ValueError(
-                "OTReweighting: meta_batch_norm is of the pass at each refresh; set "
+                f"{own}: meta_batch_norm is of the pass at each refresh; set "
                 "meta_features='refresh'."
             )
-        if self.second_order and (self.features != "virtual" or self.weighting != "learned"):
+        if self.second_order and self.features != "virtual":
+            raise ValueError(
+                f"{own}: second_order goes through the virtual step; set features='virtual'."
+            )
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether the cost reads features at all."""
+        return self.cost != "label"
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether `init` and `refresh` read the training inputs."""
+        return self.measure == "dynamic"
+
+
+@dataclasses.dataclass(frozen=True)
+class OTReweighting(OTProblem):
+    """The choices of `ot_reweight`: the OT problem, and the weights that are kept for examples.
+
+    The defaults are the paper's text; presets.py names three readings.
+
+    Attributes:
+        weighting: `"learned"`, a step on the kept weights of the batch; `"closed_form"`, the
+            optimum of the batch's regularised problem; `"global"`, the optimum over the whole
+            training set, found at each refresh and scaled to a mean of one.
+        initial: the weights at the start: all one, or the effective-number class weights.
+        simplex: how kept weights become probabilities, see `otrw_jax.ot.weights.mass`.
+        from_scratch: start every step from the initial weights instead of the learned ones.
+        sampling: with `"global"`, draw examples by the weights, their losses unweighted.
+        problem: where a batch is spread over devices, one OT problem of the whole `"batch"`, as on
+            one device, or one of each `"device"` and its part of the batch, whose weights are
+            those of smaller batches: another algorithm, which spares gathering the features.
+
+    Raises:
+        ValueError: as `OTProblem`.
+    """
+
+    weighting: Literal["learned", "closed_form", "global"] = "learned"
+    initial: Literal["uniform", "effective_number"] = "uniform"
+    simplex: Simplex = "normalize"
+    from_scratch: bool = False
+    sampling: bool = False
+    problem: Literal["batch", "device"] = "batch"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.second_order and self.weighting != "learned":
             raise ValueError(
                 "OTReweighting: second_order goes through the virtual step of learned weights; "
-                "set features='virtual' and weighting='learned'."
+                "set weighting='learned'."
             )
         if self.sampling and self.weighting != "global":
             raise ValueError(
@@ -119,9 +148,9 @@ class OTReweighting:
             )
 
     @property
-    def uses_features(self) -> bool:
-        """Whether the cost reads features at all."""
-        return self.cost != "label"
+    def reads_inputs(self) -> bool:
+        """Whether `init` and `refresh` read the training inputs."""
+        return super().reads_inputs or (self.weighting == "global" and self.uses_features)
 
     @property
     def unit_mass(self) -> bool:
@@ -131,7 +160,24 @@ class OTReweighting:
         return self.weighting == "closed_form"
 
 
-def atoms_before_network(config: OTReweighting, meta: Examples, num_classes: int) -> Examples:
+def problem_alone(method: str, config: OTProblem) -> OTProblem:
+    """The OT problem of a configuration, for a method that keeps no weights.
+
+    Raises:
+        ValueError: a field that concerns kept weights is not at its default.
+    """
+    shared = {field.name for field in dataclasses.fields(OTProblem)}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in shared and value != field.default:
+            raise ValueError(
+                f"{method}: {field.name}={value!r} concerns weights that are kept for each "
+                f"example; leave it at {field.default!r}."
+            )
+    return OTProblem(**{name: getattr(config, name) for name in shared})
+
+
+def atoms_before_network(config: OTProblem, meta: Examples, num_classes: int) -> Examples:
     """The meta set as it goes through the network: itself, or one mean input a class."""
     if config.measure != "prototype_input":
         return meta
@@ -140,7 +186,7 @@ def atoms_before_network(config: OTReweighting, meta: Examples, num_classes: int
 
 
 def measure_of(
-    config: OTReweighting,
+    config: OTProblem,
     key: Array,
     features: Float[Array, "m d"],
     labels: Int[Array, "m"],
@@ -160,7 +206,7 @@ def measure_of(
 
 
 def cost_of(
-    config: OTReweighting,
+    config: OTProblem,
     features: Float[Array, "n d"] | None,
     labels: Int[Array, "n"],
     measure: Measure,
@@ -180,30 +226,3 @@ def cost_of(
                 feature_weight=config.feature_weight,
                 label_weight=config.label_weight,
             )
-
-
-def features_in_chunks(
-    features: Callable[[PyTree], Float[Array, "b d"]],
-    inputs: PyTree,
-    size: int = 500,
-    compiled: bool = False,
-) -> Float[Array, "n d"]:
-    """Applies `features` to `size` examples at a time: a bound on the memory it takes.
-
-    Args:
-        features: of a batch; jitted.
-        inputs: of all examples, leaves `[n, ...]`.
-        size: examples at a time.
-        compiled: whether this is part of a compiled function, and the chunks a loop in it.
-    """
-    count = jax.tree.leaves(inputs)[0].shape[0]
-    if not compiled or count <= size:
-        parts = [
-            features(jax.tree.map(lambda x, at=at: x[at : at + size], inputs))
-            for at in range(0, count, size)
-        ]
-        return jnp.concatenate(parts)
-    chunks = -(-count // size)
-    ids = jnp.minimum(jnp.arange(chunks * size), count - 1).reshape(chunks, size)
-    parts = jax.lax.map(lambda ids: features(jax.tree.map(lambda x: x[ids], inputs)), ids)
-    return parts.reshape(chunks * size, *parts.shape[2:])[:count]

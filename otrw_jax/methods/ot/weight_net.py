@@ -6,57 +6,43 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.losses import PerExampleLoss, cross_entropy
-from otrw_jax.methods.base import Method, check_data, split_params
+from otrw_jax.methods.base import Method, check_data, everywhere
 from otrw_jax.methods.ot.passes import (
-    everywhere,
-    make_features,
+    Setting,
+    batch_problem,
+    network_step,
     ot_metrics,
-    ot_step,
-    reads_inputs,
-    refreshed_meta,
-    require_data,
+    ot_objective,
+    virtual_network,
 )
-from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.methods.ot.problem import OTProblem, problem_alone
+from otrw_jax.methods.ot.refresh import make_features, no_atoms, refreshed_meta, require_data
+from otrw_jax.methods.part import Part, TrainState
 from otrw_jax.models.model import Model
-from otrw_jax.ot.entropic import ot_loss_and_convergence
 
 NetInput = Literal["features", "label", "loss", "features_and_label"]
 
-# What concerns weights that are kept for each example; the net keeps none.
-_FIXED = {
-    "weighting": "learned",
-    "initial": "uniform",
-    "simplex": "normalize",
-    "from_scratch": False,
-    "sampling": False,
-    "problem": "batch",
-}
+ORDERS = 10
+"""Random orders of the training set over which `Method.weights` averages."""
 
 
 @flax.struct.dataclass
-class OTWeightNetState:
+class OTWeightNetState(TrainState):
     """State of `ot_weight_net`.
 
     Attributes:
-        step: steps taken.
-        key: base key; each step folds its number in.
-        variables: the network's.
-        opt_state: the optimiser's, of the trained parameters.
         net_params: Ω, the parameters of the weight net.
         net_opt_state: the state of the net's optimiser.
         meta_features: of the meta examples (or mean inputs) at the last refresh, `[m, d]`.
         meta_labels: their classes, `[m]`.
     """
 
-    step: Int[Array, ""]
-    key: Array
-    variables: PyTree
-    opt_state: PyTree
     net_params: PyTree
     net_opt_state: PyTree
     meta_features: Float[Array, "m d"]
@@ -69,7 +55,7 @@ def ot_weight_net(
     net: nn.Module,
     net_optimizer: optax.GradientTransformation,
     num_classes: int,
-    config: OTReweighting = OTReweighting(),
+    config: OTProblem = OTProblem(),
     *,
     net_input: NetInput = "features",
     loss: PerExampleLoss = cross_entropy,
@@ -92,27 +78,33 @@ def ot_weight_net(
             such as those of `otrw_jax.ot.weight_nets`.
         net_optimizer: of the net; SGD with learning rate 4e-2 in the paper's text experiments.
         num_classes: number of classes K.
-        config: as of `ot_reweight`, but for the fields of weights that are kept: `weighting`,
-            `initial`, `simplex`, `from_scratch`, `sampling` and `problem` stay at their defaults.
+        config: which of the method's readings. An `OTReweighting` serves too, if its fields of
+            kept weights are at their defaults.
         net_input: what the net sees of an example: its features z, its one-hot label, its loss,
             or its features followed by its one-hot label.
         loss: `(logits [b, k], labels [b]) -> [b]`, of the training examples.
-        axis_name: mapped axis over which the batch is spread. The OT problem and the net's batch
-            are the whole batch, and every device takes the same step of the net.
+        axis_name: as of `Part`. The OT problem and the net's batch are the whole batch, and every
+            device takes the same step of the net.
+
+    Returns:
+        The method. The weight of an example depends on its batch: in `Method.weights` it is the
+        mean over the batches of `ORDERS` random orders, times the batch size, so that their mean is
+        about one.
 
     Raises:
         ValueError: a choice of `config` that concerns kept weights, `second_order` together with
             `axis_name`, or an unknown `net_input`; from `init`, no meta set, or a class without
             meta example.
     """
+    config = problem_alone("ot_weight_net", config)
     _require_choices(config, net_input, axis_name)
-    passes = ot_step(model, optimizer, num_classes, config, loss, axis_name)
+    part = Part(model, optimizer, config.trainable, config.batch_norm, axis_name)
+    setting = Setting(part, config, num_classes, problem_axis=axis_name)
     features = make_features(model, axis_name)
 
     def init(key, variables, data):
         check_data(model, variables, data, num_classes)
         require_data("ot_weight_net", config, num_classes, data)
-        trained, _ = split_params(variables["params"], config.trainable)
         examples = data.train if data.meta is None else data.meta
         z = jax.eval_shape(features.evaluation, variables, examples.inputs)
         width = {
@@ -123,47 +115,47 @@ def ot_weight_net(
         }
         net_key, key = jax.random.split(key)
         net_params = net.init(net_key, jnp.zeros((2, width[net_input])))["params"]
-        state = OTWeightNetState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            variables=variables,
-            opt_state=optimizer.init(trained),
-            net_params=net_params,
-            net_opt_state=net_optimizer.init(net_params),
-            meta_features=jnp.zeros((0, 0)),
-            meta_labels=jnp.zeros((0,), jnp.int32),
-        )
+        own = {"net_params": net_params, "net_opt_state": net_optimizer.init(net_params)}
+        state = part.start(key, variables, OTWeightNetState, **own, **no_atoms())
         return refreshed_meta(features, num_classes, config, state, data, None)
 
     def refresh(state, data):
         return refreshed_meta(features, num_classes, config, state, data, axis_name)
 
     def step(state, batch, meta):
-        now = passes(state, batch, meta)
+        now = part.loss_pass(loss, batch, state.variables)
         own = net_inputs(net_input, now.features, batch.labels, now.losses, num_classes)
         inputs = everywhere(own, axis_name)
 
         def weights_of(net_params):
             return net.apply({"params": net_params}, inputs)
 
+        def problem(weights):
+            """(a) A virtual step with these weights; the OT problem as the network then sees it."""
+            network = virtual_network(setting, now, weights)
+            return batch_problem(setting, network, state, batch, meta)
+
+        # (b) The loss's gradient is known up to a constant, which the net's simplex takes out.
         weights, pullback = jax.vjp(weights_of, state.net_params)
-        fixed = None if config.second_order else now.ot_problem(weights)
-
-        def objective(weights):
-            cost, measure = now.ot_problem(weights) if fixed is None else fixed
-            return ot_loss_and_convergence(weights, cost, measure.weights, ot=config.ot)
-
-        # The loss's gradient is known up to a constant, which the net's simplex takes out.
+        objective = ot_objective(config, problem, weights)
         solved, slope = jax.value_and_grad(objective, has_aux=True)(weights)
         updates, net_opt_state = net_optimizer.update(
             pullback(slope)[0], state.net_opt_state, state.net_params
         )
         net_params = optax.apply_updates(state.net_params, updates)
-        state = now.network_step(state, weights_of(net_params))
+        # (c)
+        state = network_step(setting, now, state, weights_of(net_params), meta)
         state = state.replace(net_params=net_params, net_opt_state=net_opt_state)
         return state, now.metrics | ot_metrics(*solved, config.ot)
 
-    return Method(init, step, refresh, reads_inputs=reads_inputs(config))
+    def mean_weights(state, read, batch_size):
+        z, labels = read(state.variables)
+        losses = loss(model.logits(state.variables["params"]["head"], z), labels)
+        inputs = net_inputs(net_input, z, labels, losses, num_classes)
+        weigh = jax.jit(lambda x: net.apply({"params": state.net_params}, x))
+        return _mean_over_batches(weigh, inputs, batch_size)
+
+    return Method(init, step, refresh, weights=mean_weights, reads_inputs=config.reads_inputs)
 
 
 def net_inputs(
@@ -194,13 +186,20 @@ def net_inputs(
             return jnp.concatenate([z, one_hot], axis=-1)
 
 
-def _require_choices(config: OTReweighting, net_input: str, axis_name: str | None) -> None:
-    for name, value in _FIXED.items():
-        if getattr(config, name) != value:
-            raise ValueError(
-                f"ot_weight_net: {name}={getattr(config, name)!r} concerns weights that are kept "
-                f"for each example; leave it at {value!r}."
-            )
+def _mean_over_batches(weigh, inputs: Float[Array, "n e"], size: int) -> Float[np.ndarray, "n"]:
+    """Mean weight of each example over the batches of `ORDERS` random orders, times their size."""
+    count = inputs.shape[0]
+    rng, sums, times = np.random.default_rng(0), np.zeros(count), np.zeros(count)
+    for _ in range(ORDERS):
+        order = rng.permutation(count)
+        for at in range(0, count - size + 1, size):
+            ids = order[at : at + size]
+            sums[ids] += size * np.asarray(weigh(inputs[ids]))
+            times[ids] += 1
+    return sums / np.maximum(times, 1)
+
+
+def _require_choices(config: OTProblem, net_input: str, axis_name: str | None) -> None:
     if config.second_order and axis_name is not None:
         raise ValueError("ot_weight_net: second_order is for one device; leave axis_name out.")
     if net_input not in NetInput.__args__:

@@ -25,11 +25,6 @@ class AveragedState:
         """Steps taken."""
         return self.inner.step
 
-    @property
-    def weights(self):
-        """The inner method's example weights."""
-        return self.inner.weights
-
 
 def averaged(method: Method, decay: float) -> Method:
     """Keeps the average of parameters and batch statistics over the steps of a method.
@@ -65,11 +60,16 @@ def averaged(method: Method, decay: float) -> Method:
     def sampling(state, labels):
         return method.sampling(state.inner, labels)
 
+    def weights(state, read, batch_size):
+        """Of the network that is evaluated: the average."""
+        return method.weights(state.inner.replace(variables=state.variables), read, batch_size)
+
     return method._replace(
         init=init,
         step=step,
         refresh=method.refresh and refresh,
         sampling=method.sampling and sampling,
+        weights=method.weights and weights,
     )
 
 

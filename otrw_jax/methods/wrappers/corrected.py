@@ -2,24 +2,15 @@
 
 from collections.abc import Callable
 
-import flax.struct
-import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, PyTree
 
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Method, TrainingData, check_data, classification_metrics
+from otrw_jax.methods.part import untrained
 from otrw_jax.models.model import Model
 
 Logits = Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]]
-
-
-@flax.struct.dataclass
-class UntrainedState:
-    """State of `without_training`: batches seen, the network's variables."""
-
-    step: Int[Array, ""]
-    variables: PyTree
 
 
 def corrected(
@@ -70,7 +61,7 @@ def without_training(
     def init(key, variables, data):
         del key
         check_data(model, variables, data)
-        return UntrainedState(jnp.zeros((), jnp.int32), variables_of(variables, data))
+        return untrained(variables_of(variables, data))
 
     def step(state, batch, meta):
         del meta

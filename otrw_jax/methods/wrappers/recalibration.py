@@ -1,23 +1,12 @@
 """Batch statistics estimated anew, with the parameters left as they are."""
 
-import flax.struct
 import jax
-import jax.numpy as jnp
-from jax import Array
-from jaxtyping import Int, PyTree
 
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Method, check_data, classification_metrics
+from otrw_jax.methods.part import untrained
 from otrw_jax.models.model import Model
 from otrw_jax.samplers import class_power, sampled
-
-
-@flax.struct.dataclass
-class RecalibrationState:
-    """State of `recalibration`: steps taken, the network's variables."""
-
-    step: Int[Array, ""]
-    variables: PyTree
 
 
 def recalibration(model: Model, num_classes: int, *, axis_name: str | None = None) -> Method:
@@ -44,7 +33,7 @@ def recalibration(model: Model, num_classes: int, *, axis_name: str | None = Non
                 "recalibration: the network keeps no batch statistics; take one with batch "
                 "normalisation or leave recalibration out."
             )
-        return RecalibrationState(jnp.zeros((), jnp.int32), variables)
+        return untrained(variables)
 
     def step(state, batch, meta):
         del meta
@@ -54,6 +43,6 @@ def recalibration(model: Model, num_classes: int, *, axis_name: str | None = Non
         losses = cross_entropy(logits, batch.labels)
         metrics = classification_metrics(losses, logits, batch.labels, axis_name)
         variables = {"params": params, "state": model_state}
-        return RecalibrationState(state.step + 1, variables), metrics
+        return state.replace(step=state.step + 1, variables=variables), metrics
 
     return sampled(Method(init, step), class_power(num_classes, 0.0))

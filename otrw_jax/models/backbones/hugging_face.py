@@ -9,11 +9,14 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jaxtyping import Float, PyTree
 
+from otrw_jax.extras import brought_by
 from otrw_jax.models.backbones.bert import Bert, BertConfig
+
+with brought_by("text", __name__):
+    import safetensors
+    import safetensors.numpy
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 LAYER = {

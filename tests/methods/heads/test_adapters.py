@@ -11,9 +11,8 @@ from otrw_jax.methods.heads.adapters import adapted, disalign, disalign_weights,
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import CosineHead
 from otrw_jax.models.model import flax_model, predict
-
-from . import problem
-from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
 RATE = 0.3
 DATA = problem.make_data()

@@ -9,9 +9,8 @@ from otrw_jax.methods.base import Examples
 from otrw_jax.methods.heads.closed_form import TAUS, nearest_class_mean, tau_normalised
 from otrw_jax.methods.wrappers.corrected import corrected
 from otrw_jax.posthoc import adjust_logits, ot_correction
-
-from . import problem
-from .problem import MODEL, NUM_CLASSES, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_equal, jit
 
 DATA = problem.make_data()
 VARIABLES = problem.make_variables()

@@ -7,9 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from otrw_jax.methods.heads.meta_set import fit_logistic, meta_centroids, meta_logistic
-
-from . import problem
-from .problem import MODEL, NUM_CLASSES, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_equal, jit
 
 DATA = problem.make_data()
 VARIABLES = problem.make_variables()

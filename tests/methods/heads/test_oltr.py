@@ -11,9 +11,8 @@ import pytest
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.methods.heads.oltr import CLOSEST, head_logits, meta_embedding, oltr
 from otrw_jax.models.model import identity_model
-
-from . import problem
-from .problem import MODEL, NUM_CLASSES, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_close, assert_trees_equal, jit
 
 RATE, MEMORY_RATE, WEIGHT = 0.3, 0.7, 0.05
 DATA = problem.make_data()

@@ -13,9 +13,8 @@ from otrw_jax.methods.meta.balanced_meta_softmax import (
     straight_through_weights,
 )
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
-
-from . import problem
-from .problem import COUNTS, MODEL, assert_trees_close, jit
+from tests.methods import problem
+from tests.methods.problem import COUNTS, MODEL, assert_trees_close, jit
 
 RATE = 0.3
 DATA = problem.make_data()

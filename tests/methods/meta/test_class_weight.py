@@ -11,9 +11,8 @@ import pytest
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.meta.class_weight import meta_class_weight
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
-
-from . import problem
-from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
 RATE = 0.3
 OF_CLASS = (0.5, 1.0, 4.0)

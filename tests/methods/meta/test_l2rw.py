@@ -10,9 +10,8 @@ from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Examples
 from otrw_jax.methods.meta.l2rw import l2rw
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
-
-from . import problem
-from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
 RATE = 0.3
 DATA = problem.make_data()

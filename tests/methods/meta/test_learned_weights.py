@@ -8,9 +8,8 @@ import pytest
 
 from otrw_jax.methods.meta.learned_weights import learned_weights
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
-
-from . import problem
-from .problem import MODEL, assert_trees_close, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, jit
 
 RATE, VIRTUAL, TAU = 0.3, 0.05, 2.0
 DATA = problem.make_data()

@@ -9,9 +9,8 @@ import pytest
 from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.meta.loss_weight_net import WeightNet, meta_weight_net
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
-
-from . import problem
-from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
 RATE = 0.3
 VIRTUAL = 0.2

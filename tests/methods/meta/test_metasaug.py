@@ -16,9 +16,8 @@ from otrw_jax.methods.meta.metasaug import (
     metasaug,
     no_moments,
 )
-
-from . import problem
-from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
 RATE = 0.3
 DATA = problem.make_data()

@@ -9,9 +9,8 @@ import pytest
 from otrw_jax import PRESETS, ot_reweight
 from otrw_jax.methods.erm import erm
 from otrw_jax.methods.wrappers.averaging import averaged
-
-from . import problem
-from .problem import MODEL, assert_trees_close, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
 DATA = problem.make_data()
 BATCHES = problem.make_batches(DATA, 4)
@@ -43,7 +42,7 @@ def test_what_the_inner_method_draws_and_refreshes():
     np.testing.assert_array_equal(
         method.sampling(state, DATA.train.labels), state.inner.weights.values
     )
-    assert_trees_equal(method.refresh(state, DATA).weights.values, state.weights.values)
+    assert_trees_equal(method.refresh(state, DATA).inner.weights.values, state.inner.weights.values)
     assert averaged(erm(MODEL, optax.sgd(0.1)), 0.9).refresh is None
     with pytest.raises(ValueError, match=r"decay is 1.0; it must be in \[0, 1\)"):
         averaged(inner, 1.0)

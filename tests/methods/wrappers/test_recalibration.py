@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from otrw_jax.methods.wrappers.recalibration import recalibration
-
-from . import problem
-from .problem import MODEL, assert_trees_equal, jit
+from tests.methods import problem
+from tests.methods.problem import MODEL, assert_trees_equal, jit
 
 DATA = problem.make_data()
 FIRST = jax.tree.map(lambda x: x[0], problem.make_batches(DATA, 1))

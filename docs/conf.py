@@ -1,0 +1,46 @@
+"""Sphinx: these documents, and the docstrings of the library, as pages; by `make docs`."""
+
+import collections
+import re
+import typing
+import warnings
+
+typing.GENERATING_DOCUMENTATION = "jaxtyping"  # It then shows shapes as a signature writes them.
+warnings.simplefilter("ignore", DeprecationWarning)  # Of what the dependencies import.
+
+project = "otrw_jax"
+copyright = author = "the authors of otrw_jax"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = "otrw_jax"
+myst_heading_anchors = 3
+default_role = "py:obj"  # A name in backticks links to where it is documented.
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_attr_annotations = False  # The signature has them.
+
+FIELD = type(collections.namedtuple("Named", "field").field)
+OF_LINEN = re.compile(r", parent: .*None = None\)")
+
+
+def shortened(app, what, name, documented, options, signature, returned):
+    """A signature without what linen adds to every module, and with the public name of arrays."""
+    if signature is None:
+        return None
+    signature = OF_LINEN.sub(")", signature).replace("jaxlib._jax.Array", "Array")
+    return signature, returned and returned.replace("jaxlib._jax.Array", "Array")
+
+
+def left_out(app, what, name, documented, skip, options):
+    """Leaves out what stands there already: a named tuple's fields, and flax's `replace`."""
+    return True if isinstance(documented, FIELD) or name == "replace" else None
+
+
+def setup(app):
+    """What Sphinx calls."""
+    app.connect("autodoc-process-signature", shortened)
+    app.connect("autodoc-skip-member", left_out)
