@@ -301,7 +301,8 @@ class Experiment:
         """The metrics of statistics, in percent; without those of a shot group without classes."""
         shots = self.config.shots
         found = summarise(*statistics, prepared.split.counts, shots.many, shots.few)
-        return {key: value for key, value in found.items() if not math.isnan(value)}
+        groups = tuple(f"{group}_accuracy" for group in ("many", "medium", "few"))
+        return {k: v for k, v in found.items() if k not in groups or not math.isnan(v)}
 
 
 def stage_ends(loops: list[Loop]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from experiments.rundir import (
 )
 from otrw_jax.checkpoints import Checkpoints
 from otrw_jax.devices import is_first_process
+from otrw_jax.evaluation import LogitsNotFiniteError
 from otrw_jax.model import predict
 from otrw_jax.seeds import stack, unstack
 from otrw_jax.train import Stage, TrainingDivergedError, run_stage
@@ -106,7 +107,8 @@ def train_together(
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
                         display.waiting("evaluating", told=False)
-                        _evaluate(experiment, records, states, seen)
+                        with _way_out(experiment, group):
+                            _evaluate(experiment, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
                     ended, left = time.monotonic(), [run for run in opened if not run.complete]
@@ -147,9 +149,16 @@ def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun
 
 def _left(experiment: Experiment, group: list[OpenRun], display: Display):
     """As `_epochs_left`; where training diverges, it says what the run directories still have."""
-    try:
+    with _way_out(experiment, group):
         yield from _epochs_left(experiment, group, display)
-    except TrainingDivergedError as error:
+
+
+@contextlib.contextmanager
+def _way_out(experiment: Experiment, group: list[OpenRun]) -> Iterator[None]:
+    """Says where training diverges what the run directories still have, and how to go on."""
+    try:
+        yield
+    except (TrainingDivergedError, LogitsNotFiniteError) as error:
         config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
         second = done >= group[0].ends[0]
         section = f"stage2.{config.recipe}" if second else "stage1"

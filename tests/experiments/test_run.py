@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import run as run_module
 from experiments.experiment import Experiment
 from experiments.reporting import Reporter
 from experiments.run import restore, train
 from experiments.rundir import flatten
 from otrw_jax.checkpoints import Checkpoints, read_json
 from otrw_jax.model import predict
+from otrw_jax.train import TrainingDivergedError, run_stage
 from tests.experiments.runs import history_of, lines_of, nothing_compiled, with_fields
 
 METRICS = {
@@ -159,3 +161,25 @@ def test_evaluations_may_be_rare(experiment, tmp_path):
     train(other, tmp_path, 0, 0)
     # Every second epoch of a stage, and the last of each.
     assert [r["number"] for r in lines_of(tmp_path) if "test" in r] == [2, 3, 5]
+
+
+def test_an_epoch_that_ends_in_a_network_of_nan_is_not_kept(experiment, tmp_path, monkeypatch):
+    """Its last step has spoilt the network, of which the losses before say nothing."""
+
+    def spoilt(*args):
+        for number, state, metrics in run_stage(*args):
+            if number == 1:
+                nan = jax.tree.map(lambda x: x * np.nan, state.variables["params"])
+                state = state.replace(variables={**state.variables, "params": nan})
+            yield number, state, metrics
+
+    monkeypatch.setattr(run_module, "run_stage", spoilt)
+    message = (
+        r"^evaluation: not all logits of the \d+ examples are finite; take a smaller .* keeps the "
+        r"epochs up to 1: repeat the command with a smaller --config\.stage1\.optimizer"
+    )
+    with pytest.raises(TrainingDivergedError, match=message):
+        train(experiment, tmp_path, 0, 0)
+    assert [record["number"] for record in lines_of(tmp_path)] == [1]
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1]
