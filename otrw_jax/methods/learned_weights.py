@@ -149,19 +149,20 @@ def learned_weights(
             return -rate * slopes(lambda trained: losses_of(trained)[0], trained, direction)
 
         def by_optimizer(phi):
-            gradients = jax.vmap(lambda one: pullback(one)[0])(jnp.eye(phi.shape[0]))
+            each = jnp.eye(phi.shape[0], dtype=phi.dtype)
+            gradients = jax.vmap(lambda one: pullback(one)[0])(each)
             deltas = jax.vmap(lambda g: optimizer.update(g, state.opt_state, trained)[0])(gradients)
             moved = global_sum(jax.tree.map(lambda d: jnp.tensordot(phi, d, 1), deltas), axis_name)
             direction = meta_gradient(jax.tree.map(jnp.add, trained, moved))
             products = jax.tree.map(lambda d, g: jnp.tensordot(d, g, g.ndim), deltas, direction)
             return sum(jax.tree.leaves(products))
 
-        phi = state.weights[batch.ids]
+        phi = state.weights[batch.ids].astype(losses.dtype)
         slope = by_gradient(phi) if virtual == "gradient" else by_optimizer(phi)
         slope = slope + regularisation * (phi - initial)
         phi = jnp.maximum(phi / tau - slope, _FLOOR)
         gradient = global_sum(pullback(normalised(phi, axis_name))[0], axis_name)
-        ids, values = batch.ids, phi
+        ids, values = batch.ids, phi.astype(state.weights.dtype)
         if axis_name is not None:
             ids, values = jax.lax.all_gather((ids, values), axis_name, tiled=True)
         state = descend(optimizer, state, gradient, trained, frozen, model_state)

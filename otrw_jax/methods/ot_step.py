@@ -186,7 +186,7 @@ def ot_step(
                 own = own / metrics["loss"][1]
             if config.problem == "device" and config.unit_mass:
                 own = own / devices(axis_name)  # The mean over the devices' problems.
-            return global_sum(pullback(own)[0], axis_name)
+            return global_sum(pullback(own.astype(losses.dtype))[0], axis_name)
 
         def ot_problem(batch_weights):
             at, features = trained, z

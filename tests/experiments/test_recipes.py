@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ from experiments.recipes import RECIPES
 from experiments.run import train
 from otrw_jax import adjust_logits, ot_correction, predict
 from otrw_jax.checkpoints import read_json
+from otrw_jax.methods.base import Batch
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
@@ -113,3 +115,39 @@ def test_corrections_are_of_the_first_stages_logits(runs, recipe):
     found = runs(recipe)[2]["last"]["error"]
     assert found == pytest.approx(float(100 * wrong.mean()), abs=1e-3)
     assert found < runs("ce")[2]["last"]["error"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_types_of_a_state_stay_where_float64_is_the_default(small_config, recipe):
+    """With JAX_ENABLE_X64; labels and ids may be of 64 bits too."""
+
+    def types(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+    with jax.enable_x64(True):
+        experiment = Experiment(small_config(recipe))
+        prepared = experiment.prepare(0)
+        for index, loop in enumerate(experiment.loops(prepared.split.counts)):
+            stage, method = loop.stage, loop.stage.method
+
+            def epoch(state, stage=stage, method=method):
+                variables = experiment.initial_variables(0, prepared)
+                data = experiment.stage_data(stage, 0, prepared, variables)
+                ids = jnp.arange(stage.batch_size)
+                inputs, labels = data.raw.inputs[ids], data.raw.labels[ids].astype(jnp.int64)
+                if stage.feature_copies:
+                    inputs = inputs[:, 0]
+                else:
+                    inputs = experiment.preprocessing.evaluate(inputs)
+                if method.sampling is not None and method.sampling(state, labels).ndim == 2:
+                    inputs, labels, ids = (jnp.repeat(x, 2, 0) for x in (inputs, labels, ids))
+                after, metrics = method.step(state, Batch(inputs, labels, ids), data.view.meta)
+                if method.refresh is not None:
+                    after = method.refresh(after, data.view)
+                return after, metrics["loss"][0]
+
+            state = experiment.template(index, 0, prepared)
+            after, loss = jax.eval_shape(epoch, state)
+            assert types(after) == types(state)
+            wide = {x.dtype for x in jax.tree.leaves((state, loss))} & {jnp.dtype("float64")}
+            assert not wide
