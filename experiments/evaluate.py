@@ -12,7 +12,7 @@ from absl import flags
 from experiments.cli import WORKDIR, define_path, run_app
 from experiments.learned_weights import learned_weights
 from experiments.run import Restored, restore
-from otrw_jax.checkpoints import write_json
+from otrw_jax.files import replacing, write_json
 from otrw_jax.metrics import per_class_accuracy
 
 CHECKPOINT = flags.DEFINE_string(
@@ -58,6 +58,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
 
     Raises:
         ValueError: the checkpoint's method learns no weights.
+        OSError: the file cannot be written; what was there is intact.
     """
     weights = learned_weights(restored)
     if weights is None:
@@ -66,7 +67,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
             "choose hu, or the second stage of an otrw recipe that learns them."
         )
     labels = np.asarray(restored.prepared.data.raw.labels)
-    with path.open("w", newline="") as file:
+    with replacing(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "weight"])
         ids = restored.prepared.split.train

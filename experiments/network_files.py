@@ -15,6 +15,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
 
+from otrw_jax.files import replacing
+
 SUFFIX = ".safetensors"
 HEADER = "otrw_jax"
 
@@ -40,20 +42,20 @@ def of_seed(source: str | os.PathLike, seed: int) -> str | pathlib.Path:
 
 
 def write_network(path: str | os.PathLike, variables: PyTree, about: dict) -> None:
-    """Writes a network file, beside and renamed, so that no reader sees half of it.
+    """Writes a network file, whole or not at all.
 
     Args:
         path: of the file.
         variables: the network's arrays.
         about: JSON data: its config, history, results, where it comes from.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(leaf) for name, leaf in _named(variables).items()}
     content = safetensors.numpy.save(arrays, {HEADER: json.dumps(about)})
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(content)
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(content)
 
 
 def read_about(path: str | os.PathLike) -> dict:

@@ -11,6 +11,7 @@ a file which subsets it holds; a run of another subset is refused (`experiments/
 import io
 import json
 import pathlib
+import shutil
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,8 +24,8 @@ from experiments.evaluate import DATA_DIR
 from experiments.reproduce import DATASET
 from experiments.rows import row_config
 from experiments.tables import TABLES
-from otrw_jax.checkpoints import write_json
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, data_root, save_arrays
+from otrw_jax.files import write_json, write_text
 
 TO = define_path("pack", None, "Folder that the files are written to.")
 FROM = define_path("packed", None, "Folder with the files, of which a data folder is made.")
@@ -115,12 +116,14 @@ def unpack(folder: pathlib.Path, root: pathlib.Path):
             with np.load(path) as stored:
                 images = _images(stored["strip"])
                 arrays[f"{stored['part']}_inputs"][stored["ids"]] = images
-        home = root / about["home"]
-        home.mkdir(parents=True)
-        write_json(root / name / PACKED, about["fingerprints"])
+        draft = root / f"{name}.tmp"  # So that what a full disk has stopped is no data set.
+        shutil.rmtree(draft, ignore_errors=True)
+        home = draft / pathlib.Path(about["home"]).relative_to(name)
+        write_json(draft / PACKED, about["fingerprints"])
         save_arrays(home / CACHE_NAME, {key: arrays[key] for key in ARRAYS})
         for file, text in about["files"].items():
-            (home / file).write_text(text)
+            write_text(home / file, text)
+        draft.rename(root / name)
         yield name
 
 

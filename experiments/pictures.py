@@ -4,7 +4,6 @@ Each function takes NumPy or JAX arrays and writes one PNG file at 120 dots per 
 maps keep their order in grey and for colour-blind readers.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from otrw_jax.files import replacing
 
 DPI = 120
 _GREY = "0.35"
@@ -213,9 +214,10 @@ def check(condition: bool, message: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes the PNG beside its place, then move it there: a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, format="png", dpi=DPI)
-    os.replace(unfinished, path)
+    """Writes the PNG, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png", dpi=DPI)

@@ -23,6 +23,7 @@ from experiments.recipes import RECIPES
 from experiments.records import read
 from experiments.repeated import repeated
 from experiments.tables import TABLES, published_error
+from otrw_jax.files import write_text
 
 OUT = define_path("out", "docs/results.md", "The document.")
 
@@ -67,12 +68,11 @@ def main(argv: list[str]) -> None:
     """Writes the document, and the list of the networks where there are some."""
     del argv
     folder, out = pathlib.Path(RECORDS.value), pathlib.Path(OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(document(folder))
+    write_text(out, document(folder))
     print(f"written: {out}")
     networks = network_list.document(folder / "networks")
     if networks:
-        (folder / "networks" / "README.md").write_text(networks)
+        write_text(folder / "networks" / "README.md", networks)
         print(f"written: {folder / 'networks' / 'README.md'}")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import signal
 import threading
@@ -41,6 +42,32 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
         raise type(error)(full + way) from error
 
 
+@contextlib.contextmanager
+def replacing(path: str | pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
+    """Gives a draft beside a file to write to, which takes its place once the block has ended.
+
+    Readers never see half of it. The folder is made where there is none.
+
+    Args:
+        path: of the file.
+        suffix: of the draft's name; one of its own where several processes may write at once.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(path.name + suffix)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            draft.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
+
 def read_json(path: str | pathlib.Path) -> Any:
     """Reads a JSON file of a run directory.
 
@@ -61,13 +88,33 @@ def write_json(path: str | pathlib.Path, value: Any) -> None:
     Raises:
         OSError: it cannot be written; what was there is intact.
     """
-    path = pathlib.Path(path)
-    text = json.dumps(value, indent=2) + "\n"
-    draft = path.with_name(path.name + ".tmp")
-    with writing(path):
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+    """Writes a file of text, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    with replacing(path) as draft:
+        draft.write_text(text)
+
+
+def append_line(path: str | pathlib.Path, line: str) -> None:
+    """Adds a line at the end of a file, on the disk before it returns; whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    left = memoryview(f"{line}\n".encode())
+    with writing(path), open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
         try:
-            draft.write_text(text)
-            draft.replace(path)
+            while left:  # Where the disk is about to be full, a part of it is written.
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
         except OSError:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # A device has no end to be cut off.
+                file.truncate(end)
             raise

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.timing import cores
+from otrw_jax.files import write_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "lineax", "numpy")
 
@@ -102,8 +103,7 @@ def rewrite(path: str | pathlib.Path, text: str, name: str = "benchmark") -> Non
         raise ValueError(f"{path} must hold {begin} and then {end}, once each, or neither.")
     before, rest = document.split(begin)
     after = rest.split(end)[1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+    write_text(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
 def cpu_model() -> str:

@@ -26,6 +26,7 @@ from otrw_jax.data.manual import SourceError
 from otrw_jax.data.modelnet10 import ModelNet10
 from otrw_jax.data.preparation import DatasetNotFound, brief, prepare
 from otrw_jax.data.sst import Sst
+from otrw_jax.files import replacing
 
 BUILDERS = {
     "digits": Digits,
@@ -224,15 +225,13 @@ def _read_png(data: bytes) -> np.ndarray:
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Saves in one step, so that no reader sees half a file, and leaves none behind on failure."""
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-    try:
-        np.savez(partial, **arrays)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    """Saves arrays in an npz file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    with replacing(path, f".{os.getpid()}.tmp") as draft, draft.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 
+from experiments.reporting import Reporter
 from experiments.run import restore, train
 from experiments.rundir import ConfigMismatchError
 from otrw_jax.checkpoints import CheckpointError
 from otrw_jax.files import read_json, write_json
 from tests.experiments.runs import history_of, lines_of
+from tests.full_disk import full_after
 
 
 @pytest.fixture
@@ -90,11 +92,17 @@ def test_a_checkpoint_of_earlier_versions_goes_on(copy, experiment, whole_run):
     assert train(experiment, copy, 0, 0) == whole_run[1]
 
 
-def test_a_full_disk_is_told_by_the_file(copy, experiment, whole_run):
-    (copy / "metrics.jsonl").unlink()
-    (copy / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(No space left on dev"):
-        train(experiment, copy, 0, 0)
-    (copy / "metrics.jsonl").unlink()
+def test_a_full_disk_is_told_by_the_file(copy, experiment, whole_run, monkeypatch):
+    begin = Reporter.__init__
+
+    def on_a_full_disk(*given):
+        with full_after(100):
+            begin(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "__init__", on_a_full_disk)
+        with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(File too large\)"):
+            train(experiment, copy, 0, 0)
+    assert len(lines_of(copy)) == 5
     assert train(experiment, copy, 0, 0) == whole_run[1]
     assert len(lines_of(copy)) == 5
