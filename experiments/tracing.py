@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from experiments.benchmarks.tables import table
 from experiments.cli import CONFIG, WORKDIR, run_app
 from experiments.experiment import Experiment
+from experiments.overrides import run_config
 from experiments.rundir import device_name
 
 SHOWN = 12
@@ -27,7 +28,7 @@ SHOWN = 12
 def main(argv: list[str]) -> None:
     """Traces the config's stages."""
     del argv
-    trace_stages(CONFIG.value, pathlib.Path(WORKDIR.value))
+    trace_stages(run_config(CONFIG), pathlib.Path(WORKDIR.value))
 
 
 def trace_stages(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -19,6 +19,7 @@ from experiments import processes
 from experiments.cli import CONFIG, WORKDIR, run_app
 from experiments.experiment import Experiment
 from experiments.network_files import of_seed
+from experiments.overrides import run_config
 from experiments.run import Run, train, train_together
 from otrw_jax.checkpoints import write_json
 from otrw_jax.devices import is_first_process
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
     """Trains one run, or one a seed in subfolders with their mean in `results.json`."""
     del argv
     processes.join()
-    experiment, workdir = Experiment(CONFIG.value), pathlib.Path(WORKDIR.value)
+    experiment, workdir = Experiment(run_config(CONFIG)), pathlib.Path(WORKDIR.value)
     config = experiment.config
     if not config.seeds:
         seeds = config.seed, config.subset_seed
