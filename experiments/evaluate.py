@@ -14,7 +14,7 @@ from experiments.program.scores import statistics, summary
 from experiments.runs.learned_weights import learned_weights
 from experiments.runs.restoring import Restored, restore
 from otrw_jax.metrics import per_class_accuracy
-from otrw_jax.training.files import write_json
+from otrw_jax.training.files import replacing, write_json
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
@@ -57,6 +57,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
 
     Raises:
         ValueError: the checkpoint's method learns no weights.
+        OSError: the file cannot be written; what was there is intact.
     """
     weights = learned_weights(restored)
     if weights is None:
@@ -65,7 +66,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
             "choose hu, or the second stage of an otrw recipe that learns them."
         )
     labels = np.asarray(restored.prepared.data.raw.labels)
-    with path.open("w", newline="") as file:
+    with replacing(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "weight"])
         ids = restored.prepared.split.train

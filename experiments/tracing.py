@@ -17,6 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.cli import CONFIG, WORKDIR, run_app
+from experiments.configs.overrides import run_config
 from experiments.documents.markdown import table
 from experiments.program.experiment import Experiment
 from experiments.runs.provenance import device_name
@@ -27,7 +28,7 @@ SHOWN = 12
 def main(argv: list[str]) -> None:
     """Traces the config's stages."""
     del argv
-    trace_stages(CONFIG.value, pathlib.Path(WORKDIR.value))
+    trace_stages(run_config(CONFIG), pathlib.Path(WORKDIR.value))
 
 
 def trace_stages(config: ConfigDict, workdir: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from experiments.cli import CONFIG, WORKDIR, processes, run_app
+from experiments.configs.overrides import run_config
 from experiments.program.experiment import Experiment
 from experiments.runs.network_files import of_seed
 from experiments.runs.outcomes import mean_results, sentences
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     """Trains one run, or one a seed in subfolders with their mean in `results.json`."""
     del argv
     processes.join()
-    experiment, workdir = Experiment(CONFIG.value), pathlib.Path(WORKDIR.value)
+    experiment, workdir = Experiment(run_config(CONFIG)), pathlib.Path(WORKDIR.value)
     config = experiment.config
     if not config.seeds:
         seeds = config.seed, config.subset_seed

@@ -102,7 +102,7 @@ class CalibrationBins:
     """Sums over the examples whose confidence falls into each bin; `+` joins two batches.
 
     Attributes:
-        confidence: sum of the predicted class's probability.
+        confidence: sum of the predicted class's probability; nan where one of them is.
         correct: number of examples predicted right.
         count: number of examples.
     """
@@ -123,6 +123,9 @@ def calibration_bins(
 ) -> CalibrationBins:
     """Confidence and correctness, gathered in `num_bins` bins ((i-1)/M, i/M] of confidence.
 
+    An example whose softmax is not finite is in the last bin: it counts as wrong, and makes the
+    confidence there nan.
+
     Args:
         logits: unnormalised log-probabilities of the K classes.
         labels: true classes, in 0..K-1, as of `confusion_matrix`.
@@ -137,8 +140,10 @@ def calibration_bins(
     check_shape("calibration_bins", "logits", logits, (None, None))
     labels, counted = _counted("calibration_bins", labels, *logits.shape, mask)
     confidence = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
-    correct = (logits.argmax(axis=-1) == labels) & counted
-    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
+    finite = jnp.isfinite(confidence)
+    correct = (logits.argmax(axis=-1) == labels) & counted & finite
+    bins = jnp.ceil(jnp.where(finite, confidence, 1.0) * num_bins).astype(jnp.int32) - 1
+    bins = jnp.clip(bins, 0, num_bins - 1)
     return CalibrationBins(
         confidence=jax.ops.segment_sum(jnp.where(counted, confidence, 0), bins, num_bins),
         correct=jax.ops.segment_sum(correct.astype(jnp.int32), bins, num_bins),
@@ -164,7 +169,8 @@ def summarise(
     """All metrics as Python floats in percent: what a report prints.
 
     The keys are `error` (top-1), `balanced_accuracy`, `many_accuracy`, `medium_accuracy`,
-    `few_accuracy` and `ece`. A group of classes that is empty has nan.
+    `few_accuracy` and `ece`. A group of classes that is empty has nan, and so has every metric
+    where the bins are of logits that are not finite.
 
     Args:
         confusion: confusion matrix of the whole test set.
@@ -182,7 +188,13 @@ def summarise(
         **{f"{group}_accuracy": accuracy for group, accuracy in shots.items()},
         "ece": expected_calibration_error(bins),
     }
-    return {name: 100 * float(value) for name, value in jax.device_get(fractions).items()}
+    factor = 100.0 if all_finite(bins) else np.nan
+    return {name: factor * float(value) for name, value in jax.device_get(fractions).items()}
+
+
+def all_finite(bins: CalibrationBins) -> bool:
+    """Whether the bins, of one data set or of a stack of several, are of finite logits alone."""
+    return bool(np.isfinite(jax.device_get(bins.confidence)).all())
 
 
 def _counted(

@@ -223,3 +223,21 @@ def test_shot_groups_are_of_counts():
         metrics.shot_accuracy(jnp.eye(2, dtype=int), np.array([1, 2]), many=np.nan)
     with pytest.raises(ValueError, match="calibration_bins: num_bins is 0; it must be 1 or more"):
         metrics.calibration_bins(np.zeros((3, 2)), np.zeros(3, int), 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_leave_no_metric(value):
+    """One example among many, and of the same predicted class as before."""
+    logits, labels = made_data(0)
+    counts = np.arange(K, 0, -1) * 30
+    confusion = metrics.confusion_matrix(logits.argmax(axis=1), labels, K)
+    one = np.arange(len(labels)) == np.flatnonzero(logits.argmax(axis=1) == labels)[0]
+    spoilt = np.where(one[:, None] & (logits == logits.max(1, keepdims=True)), value, logits)
+    whole, bins = (metrics.calibration_bins(jnp.asarray(x), labels) for x in (logits, spoilt))
+    assert metrics.all_finite(whole) and not metrics.all_finite(bins)
+    assert bins.count.sum() == len(labels) and bins.correct.sum() == whole.correct.sum() - 1
+    found = metrics.summarise(confusion, bins, counts)
+    assert len(found) == 6 and np.isnan(list(found.values())).all()
+    # Where it is masked, it does not count.
+    rest = metrics.calibration_bins(jnp.asarray(spoilt), labels, mask=jnp.asarray(~one))
+    assert np.isfinite(metrics.summarise(confusion, rest, counts)["error"])

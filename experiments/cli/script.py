@@ -14,7 +14,8 @@ from ml_collections import config_flags
 
 from experiments import end_at_once
 from experiments.cli import compilation
-from experiments.cli.help import asks_for_help, missing_config, show_help
+from experiments.cli.help import asks_for_help, config_argument, missing_config, show_help
+from experiments.configs.overrides import spelling
 from experiments.configs.places import expanded
 
 INTERRUPTED = 130
@@ -197,7 +198,14 @@ def _parse(main, argv):
         *(flags.Error, AttributeError, KeyError, TypeError, ValueError),
         *(OSError, ImportError, SyntaxError),
     ) as error:
-        sys.exit(_of_flags(error))
+        sys.exit(_of_flags(error, argv))
+
+
+def _as_argument(argv: list[str], name: str) -> str | None:
+    """How a command line gives as an argument of its config what it gives as a field."""
+    text = config_argument(argv)
+    given = [one.partition("=")[2] for one in argv if re.match(f"--?config\\.{name}=", one)]
+    return spelling(text, name, given[0]) if text and given else None
 
 
 NOT_OF_TYPE = {
@@ -208,12 +216,15 @@ NOT_OF_TYPE = {
 """What Python says where a text is not of a flag's type, and what it means."""
 
 
-def _of_flags(error: Exception) -> str:
+def _of_flags(error: Exception, argv: list[str]) -> str:
     """What is wrong with a flag, in one sentence."""
     text = str(error.args[0] if error.args else error).replace("\\'", "'").replace("\\n", "\n")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, AttributeError | KeyError):
         field = re.search(r"[\w.]+", lines[0].split("ttribute ")[-1])
+        way = field and _as_argument(argv, field[0])
+        if way:
+            return f"The config has no field {field[0]!r}, which is an argument: give {way}."
         near = re.search(r'Did you mean "(\w+)"', text)
         rest = f"did you mean {near[1]!r}?" if near else "--help lists its fields."
         return f"The config has no field {field[0] if field else lines[0]!r}; {rest}"

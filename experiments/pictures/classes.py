@@ -214,6 +214,10 @@ def check(condition: bool, message: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes the PNG whole or not at all."""
+    """Writes the PNG, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
     with replacing(path) as draft:
         figure.savefig(draft, format="png", dpi=DPI)

@@ -7,7 +7,7 @@ import pathlib
 import time
 
 from experiments.runs.display import Display
-from otrw_jax.training.files import writing
+from otrw_jax.training.files import append_line, write_text, writing
 
 # Where there is no terminal, epochs without an evaluation are told at most this often.
 QUIET_SECONDS = 10.0
@@ -32,8 +32,7 @@ class Reporter:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._path, self._folder = workdir / "metrics.jsonl", workdir / "tensorboard"
-        with writing(self._path):
-            self._path.write_text("".join(_line(record) for record in history))
+        write_text(self._path, "".join(f"{json.dumps(record)}\n" for record in history))
         with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
             # Without the thread of `SummaryWriter`, from which no error would come.
@@ -50,8 +49,7 @@ class Reporter:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        with writing(self._path), self._path.open("a") as file:
-            file.write(_line(record))
+        append_line(self._path, json.dumps(record))
         with writing(self._folder):
             for name, value in _scalars(record):
                 summary, at = scalar(name, value), record["number"]
@@ -89,10 +87,6 @@ class Reporter:
         """Closes the files; an error of the last epoch has been told."""
         with contextlib.suppress(OSError):
             self._events.close()
-
-
-def _line(record: dict) -> str:
-    return json.dumps(record) + "\n"
 
 
 def _scalars(record: dict):

@@ -16,6 +16,7 @@ from experiments.runs.directory import check_place
 from experiments.runs.display import Display
 from experiments.runs.open_run import OpenRun, Run
 from otrw_jax.training.devices import is_first_process
+from otrw_jax.training.evaluation import LogitsNotFiniteError
 from otrw_jax.training.loop import TrainingDivergedError, run_stage
 from otrw_jax.training.seeds import stack, unstack
 
@@ -96,7 +97,8 @@ def train_together(
                     number = records[0]["number"]
                     if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
                         display.waiting("evaluating", told=False)
-                        _evaluate(group[0].program, records, states, seen)
+                        with _way_out(experiment, group):
+                            _evaluate(group[0].program, records, states, seen)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
                     ended, left = time.monotonic(), [run for run in opened if not run.complete]
@@ -144,7 +146,7 @@ def _way_out(experiment: Experiment, group: list[OpenRun]) -> Iterator[None]:
     """Says where training diverges what the run directories still have, and how to go on."""
     try:
         yield
-    except TrainingDivergedError as error:
+    except (TrainingDivergedError, LogitsNotFiniteError) as error:
         config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
         second = done >= group[0].ends[0]
         section = f"stage2.{config.recipe}" if second else "stage1"

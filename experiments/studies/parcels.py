@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ from experiments.studies.agenda import FIRST
 from experiments.studies.rows import row_config
 from experiments.studies.tables import TABLES
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, data_root, save_arrays
-from otrw_jax.training.files import write_json
+from otrw_jax.training.files import write_json, write_text
 
 # Images a file; no more bytes than as they are, 3,072 each.
 IMAGES = 19_000
@@ -89,12 +90,14 @@ def unpack(folder: pathlib.Path, root: pathlib.Path) -> Iterator[str]:
             with np.load(path) as stored:
                 images = _images(stored["strip"])
                 arrays[f"{stored['part']}_inputs"][stored["ids"]] = images
-        home = root / about["home"]
-        home.mkdir(parents=True)
-        write_json(root / name / PACKED, about["fingerprints"])
+        draft = root / f"{name}.tmp"  # So that what a full disk has stopped is no data set.
+        shutil.rmtree(draft, ignore_errors=True)
+        home = draft / pathlib.Path(about["home"]).relative_to(name)
+        write_json(draft / PACKED, about["fingerprints"])
         save_arrays(home / CACHE_NAME, {key: arrays[key] for key in ARRAYS})
         for file, text in about["files"].items():
-            (home / file).write_text(text)
+            write_text(home / file, text)
+        draft.rename(root / name)
         yield name
 
 

@@ -7,11 +7,11 @@ config is read as well.
 
 import hashlib
 import json
-import os
 import pathlib
 
 from experiments.configs import earlier
 from experiments.configs.earlier import written_earlier
+from otrw_jax.training.files import append_line, writing
 
 CONFIGS = "configs.jsonl"
 SEEDS = ("seed", "subset_seed")
@@ -26,7 +26,8 @@ def append(path: str | pathlib.Path, record: dict) -> None:
             seeds in it are that of the record, where the record has one.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     config = record.get("config")
     if isinstance(config, dict):
         key = key_of(config)
@@ -78,10 +79,7 @@ def _configs(path: pathlib.Path) -> dict[str, dict]:
 
 
 def _append(path: pathlib.Path, value: dict) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(value, separators=(",", ":")) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, json.dumps(value, separators=(",", ":")))
 
 
 def _lines(path: pathlib.Path) -> list[dict]:

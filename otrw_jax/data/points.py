@@ -93,7 +93,7 @@ def random_drop(
     batch, total, _ = clouds.shape
     check_shape("random_drop", "keys", keys, (batch,))
     check_number("random_drop", "most", most, least=0, most=1)
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (total + 1,)))(keys)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (total + 1,), jnp.float32))(keys)
     dropped = draws[:, 1:] < most * draws[:, :1]
     return jnp.where(dropped[:, :, None], clouds[:, :1], clouds)
 
@@ -123,7 +123,7 @@ def random_scale_shift(
             "first."
         )
     check_number("random_scale_shift", "shift", shift, least=0)
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (4,)))(keys)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (4,), jnp.float32))(keys)
     factors = low + (high - low) * draws[:, :1]
     shifts = shift * (2 * draws[:, 1:] - 1)
     return clouds * factors[:, :, None] + shifts[:, None, :]

@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int32, Shaped, UInt8
 
 from otrw_jax.checks import nearest
 from otrw_jax.extras import brought_by
+from otrw_jax.training.files import replacing
 
 with brought_by("data", __name__):
     import tensorflow_datasets as tfds
@@ -228,15 +229,13 @@ def _read_png(data: bytes) -> np.ndarray:
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Saves in one step, so that no reader sees half a file, and leaves none behind on failure."""
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-    try:
-        np.savez(partial, **arrays)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    """Saves arrays in an npz file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    with replacing(path, f".{os.getpid()}.tmp") as draft, draft.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def _check_shape(name: str, values: Array, shape: tuple[int, ...], meaning: str)
 def _mixed(key: Array, inputs: PyTree, labels: Int[Array, "b"], a: float):
     """Inputs mixed with those of other examples; each example's labels, with their shares."""
     share_key, order_key = jax.random.split(key)
-    share = jax.random.beta(share_key, a, a)
+    share = jax.random.beta(share_key, a, a, dtype=jnp.float32)
     other = jax.random.permutation(order_key, labels.shape[0])
     mixed = jax.tree.map(lambda x: share * x + (1 - share) * x[other], inputs)
     return mixed, [(share, labels), (1 - share, labels[other])]

@@ -96,4 +96,4 @@ def kernel_of(head: PyTree) -> Float[Array, "d k"]:
 
 
 def _unit_uniform(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "d k"]:
-    return unit(jax.random.uniform(key, shape, minval=-1.0, maxval=1.0), axis=0)
+    return unit(jax.random.uniform(key, shape, jnp.float32, minval=-1.0, maxval=1.0), axis=0)

@@ -119,7 +119,7 @@ def transport(
 
     Raises:
         ValueError: shapes that do not fit; masses that are known (not traced) and negative, or of
-            different sums.
+            different sums; `"unrolled"` differentiated where `jax.shard_map` checks what varies.
     """
     solved = _transport(*_prepared("transport", weights, cost, meta_weights), ot)
     dtype = float_dtype(cost)
@@ -227,7 +227,15 @@ def _transport(weights, cost, meta_weights, ot):
         start = annealed_start(a, cost, b, ot.epsilon, spread)
     with jax.ensure_compile_time_eval():  # What an import computes is no part of what is traced.
         from otrw_jax.ot.sinkhorn import potentials_of  # Here, since ott-jax is slow to import.
-    f, g, iterations = potentials_of(a, cost, b, ot, start)
+    try:
+        f, g, iterations = potentials_of(a, cost, b, ot, start)
+    except TypeError as error:  # Of a loop of ott-jax, whose backward pass starts as constants.
+        if ot.gradient != "unrolled" or "axis types" not in str(error):
+            raise
+        raise ValueError(
+            "EntropicOT.gradient is 'unrolled', whose gradient jax.shard_map takes with "
+            "check_vma=False alone; give it that, or choose 'implicit' or 'envelope'."
+        ) from error
     # ott-jax takes a potential that is not a number for zero.
     finite = [jnp.isfinite(x).all() for x in (weights, cost, meta_weights)]
     poison = jnp.where(finite[0] & finite[1] & finite[2], 0.0, jnp.nan).astype(cost.dtype)

@@ -17,6 +17,10 @@ from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.seeds import stack, unstack
 
 
+class LogitsNotFiniteError(ArithmeticError):
+    """A network gives logits that are not finite, of which no metric says anything."""
+
+
 class Statistics(NamedTuple):
     """Sums over a data set: the confusion matrix `[k, k]` and the calibration bins."""
 
@@ -50,6 +54,7 @@ def make_evaluator(
 
     Raises:
         ValueError: (from the evaluation) labels of no class, or logits of other classes.
+        LogitsNotFiniteError: (from the evaluation) logits whose softmax is not finite.
     """
     devices = devices or pick_devices()
     if correct is not None:
@@ -85,7 +90,7 @@ def make_evaluator(
             function = own if stacked else shared
             part = function(variables, *map(devices.share, batch))
             total = part if total is None else jax.tree.map(jnp.add, total, part)
-        return total
+        return _checked(total, count)
 
     return evaluate
 
@@ -111,7 +116,7 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
             logits_of(variables, examples.inputs[at : at + batch_size])
             for at in range(0, count, batch_size)
         ]
-        return judged(jnp.concatenate(parts), examples.labels)
+        return _checked(judged(jnp.concatenate(parts), examples.labels), count)
 
     def evaluate_together(variables, examples):
         seeds = jax.tree.leaves(variables)[0].shape[0]
@@ -120,3 +125,13 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
         return stack([evaluate(*one) for one in zip(unstack(variables, seeds), each, strict=True)])
 
     return evaluate_together if together else evaluate
+
+
+def _checked(statistics: Statistics, count: int) -> Statistics:
+    """The statistics, unless they are of logits that are not finite."""
+    if metrics.all_finite(statistics.bins):
+        return statistics
+    raise LogitsNotFiniteError(
+        f"evaluation: not all logits of the {count} examples are finite; take a smaller learning "
+        "rate, or look for inputs or parameters that are not finite."
+    )

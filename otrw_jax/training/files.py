@@ -42,6 +42,32 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
         raise type(error)(full + way) from error
 
 
+@contextlib.contextmanager
+def replacing(path: str | pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
+    """Gives a draft beside a file to write to, which takes its place once the block has ended.
+
+    Readers never see half of it. The folder is made where there is none.
+
+    Args:
+        path: of the file.
+        suffix: of the draft's name; one of its own where several processes may write at once.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(path.name + suffix)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            draft.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
+
+
 def read_json(path: str | pathlib.Path) -> Any:
     """Reads a JSON file of a run directory.
 
@@ -66,7 +92,7 @@ def write_json(path: str | pathlib.Path, value: Any) -> None:
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
-    """Writes a file of text, whole or not at all; its folder is made where there is none.
+    """Writes a file of text, whole or not at all.
 
     Raises:
         OSError: it cannot be written; what was there is intact.
@@ -75,21 +101,20 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
         draft.write_text(text)
 
 
-@contextlib.contextmanager
-def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a path beside a file's, which takes its place where the block ends without an error.
-
-    Readers never see half of the file. The folder is made where there is none.
+def append_line(path: str | pathlib.Path, line: str) -> None:
+    """Adds a line at the end of a file, on the disk before it returns; whole or not at all.
 
     Raises:
-        OSError: it cannot be written; what was there is intact, and nothing is left beside it.
+        OSError: it cannot be written; what was there is intact.
     """
-    path = pathlib.Path(path)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    left = memoryview(f"{line}\n".encode())
+    with writing(path), open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
         try:
-            yield draft
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+            while left:  # Where the disk is about to be full, a part of it is written.
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):  # A device has no end to be cut off.
+                file.truncate(end)
+            raise

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -181,6 +182,18 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(run_script, whole_run, tmp
     assert not (tmp_path / "none").exists()
     with pytest.raises(CheckpointError):
         run_script(evaluate, f"--workdir={workdir}", "--checkpoint=77", "--debug")
+
+
+def test_a_network_of_nan_is_told_in_one_line(run_script, whole_run, monkeypatch):
+    workdir, _ = whole_run
+    end = evaluate.restore(workdir)
+    variables = jax.tree.map(lambda x: x * np.nan, end.state.variables)
+    spoilt = end._replace(state=end.state.replace(variables=variables))
+    monkeypatch.setattr(evaluate, "restore", lambda *given: spoilt)
+    before = (workdir / "evaluation.json").exists()
+    ended = run_script(evaluate, f"--workdir={workdir}")
+    assert ended.startswith("LogitsNotFiniteError: evaluation: not all logits of the ")
+    assert (workdir / "evaluation.json").exists() == before
 
 
 def test_a_missing_flag_is_told(run_script):

@@ -161,6 +161,7 @@ TOGETHER = [
 ]
 
 DIGITS = "--config=experiments/configs/digits.py"
+CIFAR = "--config=experiments/configs/cifar_lt.py"
 # Script, arguments, and a part of the sentence that it exits with.
 LINES = [
     (train_script, [DIGITS, "--config.seeds=0,", "1,", "2"], "'1, 2' stands alone and belongs to"),
@@ -186,6 +187,49 @@ LINES = [
     (train_script, [DIGITS, "--num_processes=0"], "--num_processes=0: 0 is not a positive integer"),
     (train_script, [DIGITS, "--process_id=1"], "several processes need all of --coordinator"),
     (train_script, [DIGITS, "--config.data.name=digit"], "'digit'; did you mean 'digits'?"),
+    (train_script, [DIGITS, "--config.data.name=cifar10"], "choose a config file of 'cifar10'."),
+    (
+        train_script,
+        [f"{DIGITS}:recipe=focal", "--config.recipe=ce", "--config.options.focal.gamma=5"],
+        "--config.options.focal.gamma is a field of focal, and the run's recipe is ce; leave it ou",
+    ),
+    (
+        train_script,
+        [DIGITS, "--config.stage2.otrw_net.epochs=1"],
+        "is a field of otrw_net, and the run's recipe is otrw_global; leave it out, or give --con",
+    ),
+    (
+        train_script,
+        [DIGITS, "--config.seeds=0,1", "--config.seed=3"],
+        "--config.seed has no meaning beside seeds=(0, 1), each of which is both; leave one",
+    ),
+    (
+        train_script,
+        [f"{CIFAR}:protocol=short", "--config.data.name=cifar100"],
+        "fields are those for 'cifar10'; give --config=experiments/configs/cifar_lt.py:protocol="
+        "short,dataset=cifar100.",
+    ),
+    (
+        train_script,
+        ["--config=experiments/configs/sst.py:sst2,minority=20", "--config.data.name=sst5"],
+        "fields are those for 'sst2'; give --config=experiments/configs/sst.py:sst5,minority=20.",
+    ),
+    (
+        train_script,
+        ["--config=experiments/configs/modelnet10.py", "--config.model.name=pointnet"],
+        "for 'pointnet2'; give --config=experiments/configs/modelnet10.py:backbone=pointnet.",
+    ),
+    (
+        train_script,
+        [DIGITS, "--config.imbalance_factor=10"],
+        "has no field 'imbalance_factor', which is an argument: give --config=experiments/configs/"
+        "digits.py:imbalance_factor=10.",
+    ),
+    (
+        train_script,
+        [f"{CIFAR}:protocol=paper,recipe=ce", "--config.protocol=short"],
+        "give --config=experiments/configs/cifar_lt.py:recipe=ce,protocol=short.",
+    ),
     (controls, [DIGITS, "--config.data.meta_per_class=0"], "the controls need a meta set"),
     (controls, [DIGITS, "--config.stage2.cb.levers.ema=0.9"], "the controls train heads without"),
     (controls, [DIGITS, "--config.stage2.cb.epochs=0"], "stage2.cb.epochs is 0; it must be"),

@@ -3,9 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from otrw_jax.data.points import random_drop, random_scale_shift
+from otrw_jax.methods.erm import erm
 from otrw_jax.methods.meta.meta_loss import normalised
+from otrw_jax.models.heads import CosineHead
 
 from . import problem
 from .every_method import METHODS
@@ -60,6 +64,20 @@ def test_types_are_not_mixed(name):
             jax.eval_shape(method.sampling, state, data.train.labels)
 
 
+def test_what_is_drawn_is_of_the_type_of_the_inputs_where_float64_is_the_default():
+    with jax.enable_x64(True):
+        method = erm(MODEL, optax.sgd(0.1), mixup=1.0)
+        state = method.init(jax.random.key(0), VARIABLES, DATA)
+        after, metrics = jax.eval_shape(method.step, state, BATCH, None)
+        assert types(after) == types(state)
+        assert metrics["loss"][0].dtype == jnp.float32
+        head = CosineHead(3).init(jax.random.key(0), jnp.ones((2, 4), jnp.float32))
+        assert head["params"]["kernel"].dtype == jnp.float32
+        clouds, keys = jnp.ones((2, 8, 3), jnp.float32), jax.random.split(jax.random.key(0), 2)
+        for augment in (random_drop, random_scale_shift):
+            assert jax.eval_shape(augment, keys, clouds).dtype == jnp.float32
+
+
 def test_one_weight_that_is_not_a_number_makes_all_so():
     weights = jnp.array([0.2, jnp.nan, 0.4])
     assert np.isnan(normalised(weights, None)).all()
@@ -81,3 +99,32 @@ def test_a_nan_in_the_training_set_stays_in_its_class_mean():
     state = METHODS["ncm"](MODEL).init(jax.random.key(0), VARIABLES, DATA.replace(train=train))
     kernel = state.variables["params"]["head"]["kernel"]
     np.testing.assert_array_equal(np.isnan(kernel).all(0), np.arange(3) == train.labels[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_keeps_the_types_of_a_state_where_float64_is_the_default(name, dtype):
+    """Parameters that a method adds to those of the network are of the network's own type."""
+
+    def in_type(tree):
+        return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+    def of_long(examples):
+        return examples._replace(
+            inputs=in_type(examples.inputs), labels=examples.labels.astype(jnp.int64)
+        )
+
+    with jax.enable_x64(True):
+        method = METHODS[name](MODEL)
+        data = DATA.replace(train=of_long(DATA.train), meta=of_long(DATA.meta))
+        batch = of_long(BATCH)._replace(ids=BATCH.ids.astype(jnp.int64))
+        state = method.init(jax.random.key(0), in_type(VARIABLES), data)
+        after, metrics = jax.eval_shape(method.step, state, batch, data.meta)
+        assert types(after) == types(state)
+        if method.refresh is not None:
+            assert types(jax.eval_shape(method.refresh, state, data)) == types(state)
+        network = {leaf.dtype for leaf in jax.tree.leaves(state.variables)}
+        assert network == {jnp.dtype(dtype)}
+        if dtype == "float32":
+            assert jnp.dtype("float64") not in {leaf.dtype for leaf in jax.tree.leaves(state)}
+            assert metrics["loss"][0].dtype == jnp.float32

@@ -540,3 +540,23 @@ def test_known_masses_are_checked():
         with pytest.raises(ValueError, match=r"weights sum to 1 and meta_weights to 2; scale one"):
             function(jnp.full(4, 0.25), cost, jnp.ones(2))
     require_masses("here", half, None)
+
+
+def test_unrolled_inside_shard_map():
+    """Its gradient, where nothing is checked; otherwise a sentence, and the loss alone."""
+    ot = EntropicOT(0.1, max_iterations=20, gradient="unrolled")
+    a, _, cost = single(*make_problem(5, 3))
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "x")
+
+    def on_two(function, **options):
+        options |= {"mesh": mesh, "in_specs": P("x"), "out_specs": P("x")}
+        rows = jax.shard_map(lambda a, cost: function(a[0], cost[0])[None], **options)
+        return jax.jit(rows)(jnp.stack([a, a]), jnp.stack([cost, cost]))
+
+    loss = partial(ot_loss, ot=ot)
+    np.testing.assert_allclose(on_two(loss)[1], loss(a, cost), rtol=1e-5)
+    gradient = on_two(jax.grad(loss), check_vma=False)
+    np.testing.assert_allclose(gradient[1], jax.grad(loss)(a, cost), rtol=1e-4, atol=1e-5)
+    for solver in (loss, lambda a, cost: transport(a, cost, ot=ot).plan[0, 0]):
+        with pytest.raises(ValueError, match=r"^EntropicOT\.gradient is 'unrolled', whose gradie"):
+            on_two(jax.grad(solver))

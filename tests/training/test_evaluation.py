@@ -5,7 +5,7 @@ import pytest
 from otrw_jax import metrics
 from otrw_jax.methods.base import Examples
 from otrw_jax.models.model import Model
-from otrw_jax.training.evaluation import make_evaluator
+from otrw_jax.training.evaluation import LogitsNotFiniteError, make_evaluator
 from otrw_jax.training.seeds import stack
 
 K = 3
@@ -117,3 +117,27 @@ def test_a_correction_sees_the_whole_set(together):
         centred = logits - logits.mean(0)
         np.add.at(expected, (np.asarray(examples.labels), centred.argmax(1)), 1)
         np.testing.assert_array_equal(confusion, expected)
+
+
+@pytest.mark.parametrize("where", ["input", "network"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("together", "correct"), [(False, None), (True, None), (False, abs)])
+def test_logits_that_are_not_finite_are_refused(where, value, together, correct):
+    """No metric can be read off them: not of one example, nor of one seed among several."""
+    variables, examples, _ = make_problem(5)
+    examples = examples._replace(inputs=prepare(examples.inputs))
+    bad, seen = variables, examples
+    if where == "network":
+        head = variables["params"]["head"].at[1, 2].set(value)
+        bad = {**variables, "params": {"backbone": {}, "head": head}}
+    else:
+        seen = examples._replace(inputs=examples.inputs.at[4, 0].set(value))
+    evaluate = make_evaluator(
+        linear_model(), lambda x: x, K, batch_size=4, together=together, correct=correct
+    )
+    if together:
+        variables, bad = stack([variables] * 2), stack([variables, bad])
+        examples, seen = stack([examples] * 2), stack([examples, seen])
+    evaluate(variables, examples)
+    with pytest.raises(LogitsNotFiniteError, match=r"^evaluation: not all logits of the 5 examp"):
+        evaluate(bad, seen)

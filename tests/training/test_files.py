@@ -4,7 +4,15 @@ import signal
 
 import pytest
 
-from otrw_jax.training.files import read_json, uninterrupted, write_json, writing
+from otrw_jax.training.files import (
+    append_line,
+    read_json,
+    uninterrupted,
+    write_json,
+    write_text,
+    writing,
+)
+from tests.full_disk import full_after
 
 
 def folders(directory):
@@ -65,3 +73,26 @@ def test_ctrl_c_is_held_back():
     assert done == [1]
     with pytest.raises(KeyboardInterrupt):  # It works as before.
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x.jsonl"
+    append_line(path, "first")
+    append_line(path, "second")
+    with (
+        full_after(20),
+        pytest.raises(OSError, match=r"x\.jsonl cannot be written \(.*\); what was"),
+    ):
+        append_line(path, "the third, which is longer")
+    assert path.read_text() == "first\nsecond\n"
+    append_line(path, "third")
+    assert path.read_text() == "first\nsecond\nthird\n"
+
+
+def test_a_text_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "folder" / "x.md"
+    write_text(path, "old")
+    with full_after(20), pytest.raises(OSError, match=r"x\.md cannot be written \(.*make room"):
+        write_text(path, "new" * 20)
+    assert path.read_text() == "old"
+    assert folders(path.parent) == ["x.md"]

@@ -153,7 +153,10 @@ def adapted(
                 f"adapted: the head has {taken} already; start from a network without an adapter."
             )
         own = head or {_GIVEN: given}
-        head = {**own, **adapter.parameters(*kernel_of(given).shape)}
+        kernel = kernel_of(given)
+        dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+        added = {name: x.astype(dtype) for name, x in adapter.parameters(*kernel.shape).items()}
+        head = {**own, **added}
         return method.init(key, {**variables, "params": {**params, "head": head}}, data)
 
     return method._replace(init=init, logits=logits)

@@ -63,7 +63,8 @@ def tau_normalised(
     @jax.jit
     def best(kernel, z, labels):
         taus = jnp.asarray(sorted(grid), kernel.dtype)
-        return taus[jnp.argmax(jax.lax.map(partial(accuracy, kernel, z, labels), taus))]
+        found = taus[jnp.argmax(jax.lax.map(partial(accuracy, kernel, z, labels), taus))]
+        return jnp.where(jnp.isfinite(z).all(), found, jnp.nan)
 
     def head_of(variables: PyTree, data: TrainingData) -> dict[str, Array]:
         kernel = kernel_of(variables["params"]["head"])

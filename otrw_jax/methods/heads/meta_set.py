@@ -136,7 +136,11 @@ def fit_logistic(
         )
         return step + 1, optax.apply_updates(head, updates), state
 
-    start = {"kernel": jnp.zeros((width, num_classes)), "bias": jnp.zeros(num_classes)}
+    dtype = jnp.promote_types(z.dtype, jnp.float32)
+    start = {
+        "kernel": jnp.zeros((width, num_classes), dtype),
+        "bias": jnp.zeros(num_classes, dtype),
+    }
     _, head, _ = jax.lax.while_loop(unfinished, iteration, (0, start, solver.init(start)))
     return {**head, "bias": head["bias"] - mean @ head["kernel"]}
 

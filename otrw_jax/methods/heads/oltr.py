@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_number
@@ -98,11 +99,12 @@ def oltr(
                 "data.train.inputs."
             )
         z = features(variables, data.train)
-        head = _new_head(key, z.shape[-1], num_classes)
+        dtype = jnp.promote_types(z.dtype, jnp.float32)
+        head = _new_head(key, z.shape[-1], num_classes, dtype)
         memory = _class_means(z, jnp.asarray(data.train.labels), num_classes)
         if hallucinator_from_head:
             given = partial(model.logits, variables["params"]["head"])
-            head["hallucinator"] = _affine(given, z.shape[-1], num_classes)
+            head["hallucinator"] = _affine(given, z.shape[-1], num_classes, dtype)
         head["memory"] = None
         variables = {**variables, "params": {**variables["params"], "head": head}}
         opt_state = memory_optimizer.init(memory)
@@ -248,11 +250,11 @@ def _class_means(
     return sums / jnp.maximum(counts, 1)[:, None]
 
 
-def _new_head(key: Array, d: int, k: int) -> dict:
+def _new_head(key: Array, d: int, k: int, dtype: DTypeLike) -> dict:
     """Uniform within ± 1/√d, biases too, as in the authors' program; without the memory."""
 
     def uniform(key, shape):
-        return jax.random.uniform(key, shape, minval=-(d**-0.5), maxval=d**-0.5)
+        return jax.random.uniform(key, shape, dtype, minval=-(d**-0.5), maxval=d**-0.5)
 
     keys = jax.random.split(key, 5)
     return {
@@ -262,11 +264,11 @@ def _new_head(key: Array, d: int, k: int) -> dict:
     }
 
 
-def _affine(logits, d: int, num_classes: int) -> dict:
+def _affine(logits, d: int, num_classes: int, dtype: DTypeLike) -> dict:
     """Kernel and bias of a head that is an affine function."""
     with jax.default_matmul_precision("highest"):
-        bias = logits(jnp.zeros((1, d)))
-        kernel = logits(jnp.eye(d)) - bias
+        bias = logits(jnp.zeros((1, d), dtype))
+        kernel = logits(jnp.eye(d, dtype=dtype)) - bias
     if kernel.shape[1] != num_classes:
         raise ValueError(
             f"oltr: the given head has {kernel.shape[1]} outputs and num_classes is "

@@ -121,19 +121,20 @@ def learned_weights(
             def delta(gradient):
                 return optimizer.update(gradient, state.opt_state, now.trained)[0]
 
-            gradients = jax.vmap(lambda one: now.pullback(one)[0])(jnp.eye(phi.shape[0]))
+            each = jnp.eye(phi.shape[0], dtype=phi.dtype)
+            gradients = jax.vmap(lambda one: now.pullback(one)[0])(each)
             deltas = jax.vmap(delta)(gradients)
             moved = part.summed(jax.tree.map(lambda d: jnp.tensordot(phi, d, 1), deltas))
             direction = meta_gradient(jax.tree.map(jnp.add, now.trained, moved))
             products = jax.tree.map(lambda d, g: jnp.tensordot(d, g, g.ndim), deltas, direction)
             return sum(jax.tree.leaves(products))
 
-        phi = state.weights[batch.ids]
+        phi = state.weights[batch.ids].astype(now.losses.dtype)
         slope = by_gradient(phi) if virtual == "gradient" else by_optimizer(phi)
         slope = slope + regularisation * (phi - initial)
         phi = jnp.maximum(phi / tau - slope, _FLOOR)
         gradient = now.gradient(normalised(phi, axis_name))
-        ids, values = everywhere((batch.ids, phi), axis_name)
+        ids, values = everywhere((batch.ids, phi.astype(state.weights.dtype)), axis_name)
         state = part.descend(state, gradient, now.after)
         return state.replace(weights=state.weights.at[ids].set(values)), now.metrics
 

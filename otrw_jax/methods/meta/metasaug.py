@@ -1,6 +1,7 @@
 """MetaSAug: implicit semantic augmentation with meta-learned covariances (Li et al. 2021)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.struct
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_finite, check_number
@@ -121,13 +123,14 @@ def metasaug(
     def init(key, variables, data):
         check_data(model, variables, data)
         require_meta_set("metasaug", data)
-        dim, num_classes = class_vectors(variables["params"]["head"]).shape
+        vectors = class_vectors(variables["params"]["head"])
+        dim, num_classes = vectors.shape
         if class_weights.shape != (num_classes,):
             raise ValueError(
                 f"metasaug: class_weights has the shape {class_weights.shape}; give one weight for "
                 f"each of the {num_classes} classes."
             )
-        moments = no_moments(num_classes, dim, covariance)
+        moments = no_moments(num_classes, dim, covariance, vectors.dtype)
         return part.start(key, variables, MetaSAugState, moments=moments)
 
     def step(state, batch, meta):
@@ -219,9 +222,12 @@ def augmented_logits(
 
 
 def no_moments(
-    num_classes: int, dim: int, covariance: Literal["full", "diagonal"] = "full"
+    num_classes: int,
+    dim: int,
+    covariance: Literal["full", "diagonal"] = "full",
+    dtype: DTypeLike = jnp.float32,
 ) -> ClassMoments:
-    """Moments before any example: all are 0.
+    """Moments before any example: all are 0, in `dtype`, or in float32 where that is wider.
 
     Raises:
         ValueError: another `covariance`.
@@ -229,7 +235,8 @@ def no_moments(
     if covariance not in ("full", "diagonal"):
         raise ValueError(f"covariance is {covariance!r}; it must be 'full' or 'diagonal'.")
     shape = (num_classes, dim, dim) if covariance == "full" else (num_classes, dim)
-    return ClassMoments(jnp.zeros(num_classes), jnp.zeros((num_classes, dim)), jnp.zeros(shape))
+    zeros = partial(jnp.zeros, dtype=jnp.promote_types(dtype, jnp.float32))
+    return ClassMoments(zeros(num_classes), zeros((num_classes, dim)), zeros(shape))
 
 
 def add_batch(

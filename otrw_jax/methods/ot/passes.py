@@ -145,7 +145,7 @@ def weighted_gradient(setting: Setting, now: LossPass, weights: Float[Array, "n"
         own = own / now.size
     if setting.mean_of_problems:
         own = own / devices_on(now.part.axis_name)
-    return now.gradient(own)
+    return now.gradient(own.astype(now.losses.dtype))
 
 
 def ot_metrics(

@@ -4,7 +4,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.configs import cifar_lt, common, digits
+from experiments.configs import cifar_lt, common, digits, modelnet10, sst
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages, recipe_name
 from experiments.recipes.optimizers import learning_rate, make_optimizer
@@ -340,3 +340,12 @@ def test_the_short_protocol_of_cifar():
     assert one.data == other.data and one.model == other.model
     with pytest.raises(ValueError, match="protocol='long'; choose paper or short"):
         cifar_lt.get_config("protocol=long")
+
+
+@pytest.mark.parametrize("family", [digits, cifar_lt, sst, modelnet10])
+def test_a_recipe_may_be_chosen_as_an_argument_or_as_a_field(family):
+    first = "sst2," if family is sst else ""
+    other = family.get_config(f"{first}recipe=ce")
+    for recipe in RECIPES:
+        other.recipe = recipe
+        assert family.get_config(f"{first}recipe={recipe}").to_dict() == other.to_dict()

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -6,6 +7,7 @@ from experiments.program.experiment import Experiment
 from experiments.recipes import RECIPES
 from experiments.runs.training import train
 from otrw_jax import adjust_logits, ot_correction, predict
+from otrw_jax.methods.base import Batch
 from otrw_jax.training.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -114,3 +116,40 @@ def test_corrections_are_of_the_first_stages_logits(runs, recipe):
     found = runs(recipe)[2]["last"]["error"]
     assert found == pytest.approx(float(100 * wrong.mean()), abs=1e-3)
     assert found < runs("ce")[2]["last"]["error"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_types_of_a_state_stay_where_float64_is_the_default(small_config, recipe):
+    """With JAX_ENABLE_X64; labels and ids may be of 64 bits too."""
+
+    def types(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+    with jax.enable_x64(True):
+        experiment = Experiment(small_config(recipe))
+        prepared = experiment.prepare(0)
+        program = experiment.program(prepared)
+        for index, stage in enumerate(program.stages):
+            method = stage.method
+
+            def epoch(state, stage=stage, method=method):
+                variables = program.initial_variables(0)
+                data = program.data_of(stage, 0, prepared, variables)
+                ids = jnp.arange(stage.batch_size)
+                inputs, labels = data.raw.inputs[ids], data.raw.labels[ids].astype(jnp.int64)
+                if stage.feature_copies:
+                    inputs = inputs[:, 0]
+                else:
+                    inputs = program.preprocessing.evaluate(inputs)
+                if method.sampling is not None and method.sampling(state, labels).ndim == 2:
+                    inputs, labels, ids = (jnp.repeat(x, 2, 0) for x in (inputs, labels, ids))
+                after, metrics = method.step(state, Batch(inputs, labels, ids), data.view.meta)
+                if method.refresh is not None:
+                    after = method.refresh(after, data.view)
+                return after, metrics["loss"][0]
+
+            state = program.template(index, prepared)
+            after, loss = jax.eval_shape(epoch, state)
+            assert types(after) == types(state)
+            wide = {x.dtype for x in jax.tree.leaves((state, loss))} & {jnp.dtype("float64")}
+            assert not wide

@@ -5,11 +5,13 @@ import shutil
 import pytest
 
 from experiments.runs.directory import ConfigMismatchError
+from experiments.runs.journal import Reporter
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.training.checkpoints import CheckpointError
 from otrw_jax.training.files import read_json, write_json
 from tests.experiments.shared import history_of, lines_of
+from tests.full_disk import full_after
 
 
 @pytest.fixture
@@ -91,11 +93,17 @@ def test_a_checkpoint_of_earlier_versions_goes_on(copy, experiment, whole_run):
     assert train(experiment, copy, 0, 0) == whole_run[1]
 
 
-def test_a_full_disk_is_told_by_the_file(copy, experiment, whole_run):
-    (copy / "metrics.jsonl").unlink()
-    (copy / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(No space left on dev"):
-        train(experiment, copy, 0, 0)
-    (copy / "metrics.jsonl").unlink()
+def test_a_full_disk_is_told_by_the_file(copy, experiment, whole_run, monkeypatch):
+    begin = Reporter.__init__
+
+    def on_a_full_disk(*given):
+        with full_after(100):
+            begin(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "__init__", on_a_full_disk)
+        with pytest.raises(OSError, match=r"metrics\.jsonl cannot be written \(File too large\)"):
+            train(experiment, copy, 0, 0)
+    assert len(lines_of(copy)) == 5
     assert train(experiment, copy, 0, 0) == whole_run[1]
     assert len(lines_of(copy)) == 5

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.program.experiment import Experiment
 from experiments.program.scores import scores, statistics, summary
+from experiments.runs import training
 from experiments.runs.identity import flatten
 from experiments.runs.journal import Reporter
 from experiments.runs.restoring import restore
@@ -16,6 +17,7 @@ from experiments.runs.training import train
 from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.files import read_json
+from otrw_jax.training.loop import TrainingDivergedError, run_stage
 from tests.experiments.shared import history_of, lines_of, nothing_compiled, with_fields
 
 METRICS = {
@@ -163,3 +165,25 @@ def test_evaluations_may_be_rare(experiment, tmp_path):
     train(other, tmp_path, 0, 0)
     # Every second epoch of a stage, and the last of each.
     assert [r["number"] for r in lines_of(tmp_path) if "test" in r] == [2, 3, 5]
+
+
+def test_an_epoch_that_ends_in_a_network_of_nan_is_not_kept(experiment, tmp_path, monkeypatch):
+    """Its last step has spoilt the network, of which the losses before say nothing."""
+
+    def spoilt(*args):
+        for number, state, metrics in run_stage(*args):
+            if number == 1:
+                nan = jax.tree.map(lambda x: x * np.nan, state.variables["params"])
+                state = state.replace(variables={**state.variables, "params": nan})
+            yield number, state, metrics
+
+    monkeypatch.setattr(training, "run_stage", spoilt)
+    message = (
+        r"^evaluation: not all logits of the \d+ examples are finite; take a smaller .* keeps the "
+        r"epochs up to 1: repeat the command with a smaller --config\.stage1\.optimizer"
+    )
+    with pytest.raises(TrainingDivergedError, match=message):
+        train(experiment, tmp_path, 0, 0)
+    assert [record["number"] for record in lines_of(tmp_path)] == [1]
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1]

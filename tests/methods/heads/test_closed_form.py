@@ -178,3 +178,16 @@ def test_eight_devices_equal_one():
     at_first = jax.tree.map(lambda x: x[0], metrics)
     problem.assert_trees_close(at_first, wanted, rtol=1e-4)
     assert spread.step == 2
+
+
+def test_no_tau_is_chosen_by_features_that_are_not_finite():
+    meta = DATA.meta._replace(inputs=DATA.meta.inputs.at[1, 0].set(jnp.nan))
+    method = tau_normalised(MODEL, NUM_CLASSES)
+    head = head_of(start(method, data=DATA.replace(meta=meta)))
+    assert np.isnan(head["tau"])
+
+
+@pytest.mark.parametrize("correct", [lambda x: adjust_logits(x, LENGTHS), ot_correction])
+def test_a_correction_of_logits_that_are_not_finite(correct):
+    logits = jnp.ones((4, NUM_CLASSES)).at[1, 0].set(jnp.nan)
+    assert np.isnan(correct(logits)).any()
