@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
@@ -31,7 +31,7 @@ with brought_by("data", __name__):
     from otrw_jax.data.builders.preparation import DatasetNotFound, brief, prepare
     from otrw_jax.data.builders.sst import Sst
 
-BUILDERS = {
+BUILDERS: dict[str, Any] = {
     "digits": Digits,
     "cifar10": Cifar10,
     "cifar100": Cifar100,
@@ -40,6 +40,7 @@ BUILDERS = {
     "modelnet10": ModelNet10,
 }
 CACHE_NAME = "decoded.npz"
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ARRAYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
 # Pixels, or clouds of points, or a vector of sentences, whose dtype is NumPy's str.
@@ -123,7 +124,8 @@ def load_dataset(
             f"made again, or choose another data_dir ({brief(error)})."
         ) from error
     label = builder.info.features["label"]
-    return Dataset(name, *arrays, tuple(label.int2str(c) for c in range(label.num_classes)))
+    names = tuple(label.int2str(c) for c in range(label.num_classes))
+    return Dataset(name, *arrays, class_names=names)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,14 +175,15 @@ def _config(name: str) -> tuple[str, ...]:
     return (name,) if name in BUILDERS[name].builder_configs else ()
 
 
-def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np.ndarray, ...]:
+def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> Arrays:
     """The four arrays of a dataset, from the cache where decoding takes long."""
     if not _is_png(builder):
         return _decode(builder)
     cache = folder / CACHE_NAME
     try:
         with np.load(cache) as stored:
-            return tuple(stored[key] for key in ARRAYS)
+            a, b, c, d = (stored[key] for key in ARRAYS)
+            return a, b, c, d
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         # Absent, or not what it should be: then the records decide.
         arrays = _decode(builder)
@@ -189,7 +192,7 @@ def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np
     return arrays
 
 
-def _decode(builder: tfds.core.DatasetBuilder) -> tuple[np.ndarray, ...]:
+def _decode(builder: tfds.core.DatasetBuilder) -> Arrays:
     return (*_decode_split(builder, "train"), *_decode_split(builder, "test"))
 
 
@@ -227,7 +230,7 @@ def _read_png(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     """Saves in one step, so that no reader sees half a file, and leaves none behind on failure."""
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
     try:

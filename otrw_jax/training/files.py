@@ -76,7 +76,7 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a path beside a file's, which takes its place where the block ends without an error.
 
     Readers never see half of the file. The folder is made where there is none.
