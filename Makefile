@@ -25,6 +25,7 @@ soak: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # build/docs/index.html; a warning is an error.
 docs: $(VENV)/.installed-test

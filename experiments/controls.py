@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     first_seconds = time.perf_counter() - clock
     firsts = [restore_first(experiment, run) for run in runs]
     cells = Cells(CONFIG.value, experiment.program(firsts[0][0]), seeds, firsts)
-    results = {}
+    results: dict = {}
     for names, found in cells.run():
         results |= found
         print(f"{', '.join(names)}: {len(results)} of {cells.count} cells", flush=True)

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--minutes goes with `all`, and `all` with --minutes.")
     changes = dict(parse_change(text) for text in SET.value)
     folders = Folders(pathlib.Path(RECORDS.value), pathlib.Path(WORKDIR.value or "runs"))
-    if argv[1] == "all":
+    if MINUTES.value is not None:
         fill(chosen_cells(), Filler(folders, changes), MINUTES.value)
         return
     name, table, wanted = argv[1], TABLES[argv[1]], tuple(seeds(5))

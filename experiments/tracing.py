@@ -71,7 +71,8 @@ def longest(trace: pathlib.Path) -> str:
         events = json.load(file)["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
     devices = {pid for pid, name in names.items() if name.startswith("/device:")}
-    total, count = collections.Counter(), collections.Counter()
+    total: collections.Counter[str] = collections.Counter()
+    count: collections.Counter[str] = collections.Counter()
     for event in events:
         if event.get("ph") != "X" or event["name"].startswith("$"):  # A frame of Python.
             continue

@@ -4,11 +4,15 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, PyTree, Real
+from jaxtyping import Array, Bool, Int, Integer, PyTree, Real
+
+AnyArray = Array | np.ndarray
+"""What functions take; what they return is of JAX, unless a signature says otherwise."""
 
 
 def check_number(
@@ -46,7 +50,7 @@ def check_number(
     raise ValueError(f"{where}: {name} is {value}; it must be {_range(least, above, most, below)}.")
 
 
-def check_finite(where: str, name: str, values: Array | Callable | None) -> None:
+def check_finite(where: str, name: str, values: AnyArray | Callable | None) -> None:
     """Raises a ValueError where an array has entries that are not finite.
 
     Functions that give one, and traced arrays, are not checked.
@@ -58,7 +62,7 @@ def check_finite(where: str, name: str, values: Array | Callable | None) -> None
 
 
 def check_counts(
-    where: str, counts: Real[np.ndarray, "k"], *, whole: bool = False, name: str = "counts"
+    where: str, counts: Real[AnyArray, "k"], *, whole: bool = False, name: str = "counts"
 ) -> None:
     """Raises a ValueError where counts of a class's examples cannot be, or no class has any.
 
@@ -83,7 +87,9 @@ def check_counts(
         )
 
 
-def check_labels(where: str, labels: Int[Array | np.ndarray, "n"], num_classes: int) -> None:
+def check_labels(
+    where: str, labels: Integer[AnyArray | jax.ShapeDtypeStruct, "n"], num_classes: int
+) -> None:
     """Raises a ValueError where labels are not a vector of classes, in 0..K-1.
 
     The values of traced labels are not checked; what reads them leaves out labels of no class, so
@@ -112,7 +118,9 @@ def check_labels(where: str, labels: Int[Array | np.ndarray, "n"], num_classes: 
         )
 
 
-def check_examples(where: str, inputs: PyTree, labels: Int[Array, "n"], num_classes: int) -> None:
+def check_examples(
+    where: str, inputs: PyTree, labels: Integer[AnyArray, "n"], num_classes: int
+) -> None:
     """Raises a ValueError where inputs and labels do not belong together, or as `check_labels`.
 
     Args:
@@ -130,7 +138,7 @@ def check_examples(where: str, inputs: PyTree, labels: Int[Array, "n"], num_clas
             )
 
 
-def check_shape(where: str, name: str, value: Array, shape: tuple[int | None, ...]) -> None:
+def check_shape(where: str, name: str, value: Any, shape: tuple[int | None, ...]) -> None:
     """Raises a ValueError where an array has another shape; None stands for any length."""
     found = np.shape(value)
     if len(found) == len(shape) and all(
@@ -142,13 +150,13 @@ def check_shape(where: str, name: str, value: Array, shape: tuple[int | None, ..
     raise ValueError(f"{where}: {name} has shape {found}; it must be ({wanted}).")
 
 
-def is_class(labels: Int[Array, "n"], num_classes: int) -> Bool[Array, "n"]:
+def is_class(labels: Integer[AnyArray, "n"], num_classes: int) -> Bool[Array, "n"]:
     """Whether each label is that of a class, in 0..K-1."""
     labels = jnp.asarray(labels)
     return (labels >= 0) & (labels < num_classes)
 
 
-def class_counts(labels: Int[Array, "n"], num_classes: int) -> Int[Array, "k"]:
+def class_counts(labels: Integer[AnyArray, "n"], num_classes: int) -> Int[Array, "k"]:
     """Examples of each class; labels of no class are left out."""
     labels = jnp.asarray(labels, jnp.int32)
     return jnp.bincount(

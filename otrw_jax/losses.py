@@ -11,14 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Array, Float, Int, Integer, Real
 
-from otrw_jax.checks import check_counts, check_labels, check_number, check_shape, is_class
+from otrw_jax.checks import (
+    AnyArray,
+    check_counts,
+    check_labels,
+    check_number,
+    check_shape,
+    is_class,
+)
 
 PerExampleLoss = Callable[[Float[Array, "b k"], Int[Array, "b"]], Float[Array, "b"]]
 
 
-def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, "b"]) -> Float[Array, "b"]:
+def cross_entropy(
+    logits: Float[AnyArray, "b k"], labels: Integer[AnyArray, "b"]
+) -> Float[Array, "b"]:
     """Softmax cross-entropy of each example, in nats.
 
     Args:
@@ -65,7 +74,7 @@ def focal(gamma: float = 1.0) -> PerExampleLoss:
     return loss
 
 
-def logit_adjusted(counts: Real[Array | np.ndarray, "k"], tau: float = 1.0) -> PerExampleLoss:
+def logit_adjusted(counts: Real[AnyArray, "k"], tau: float = 1.0) -> PerExampleLoss:
     """Cross-entropy of logits to which τ log π is added, π the class frequencies.
 
     Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021, eq. 10; with τ = 1 balanced
@@ -91,13 +100,13 @@ def logit_adjusted(counts: Real[Array | np.ndarray, "k"], tau: float = 1.0) -> P
     return loss
 
 
-def balanced_softmax(counts: Real[Array | np.ndarray, "k"]) -> PerExampleLoss:
+def balanced_softmax(counts: Real[AnyArray, "k"]) -> PerExampleLoss:
     """`logit_adjusted` with τ = 1."""
     return logit_adjusted(counts, 1.0)
 
 
 def ldam(
-    counts: Real[Array | np.ndarray, "k"], max_margin: float = 0.5, scale: float = 30.0
+    counts: Real[AnyArray, "k"], max_margin: float = 0.5, scale: float = 30.0
 ) -> PerExampleLoss:
     """Label-distribution-aware margins: cross-entropy of s (z - Δ_y e_y).
 
@@ -131,9 +140,7 @@ def ldam(
     return loss
 
 
-def smoothed(
-    loss: PerExampleLoss, epsilon: Float[Array | np.ndarray, "k"] | float
-) -> PerExampleLoss:
+def smoothed(loss: PerExampleLoss, epsilon: Float[AnyArray, "k"] | float) -> PerExampleLoss:
     """Label smoothing: (1 - ε_y) loss(z, y) + ε_y mean_c loss(z, c).
 
     Of the cross-entropy this is the cross-entropy to a target that keeps 1 - ε_y of its mass and
@@ -168,7 +175,7 @@ def smoothed(
 
 
 def label_aware_smoothing(
-    counts: Real[Array | np.ndarray, "k"], head: float = 0.4, tail: float = 0.1
+    counts: Real[AnyArray, "k"], head: float = 0.4, tail: float = 0.1
 ) -> Float[np.ndarray, "k"]:
     """ε of each class for `smoothed`, larger for classes with more examples.
 
@@ -193,7 +200,7 @@ def label_aware_smoothing(
     return tail + (head - tail) * np.sin(np.pi / 2 * (counts - counts.min()) / spread)
 
 
-def inverse_frequency_weights(counts: Real[Array | np.ndarray, "k"]) -> Float[Array, "k"]:
+def inverse_frequency_weights(counts: Real[AnyArray, "k"]) -> Float[Array, "k"]:
     """Class weights in proportion to 1 / n_c, scaled so that they sum to K; 0 where n_c is 0.
 
     The "proportion" baseline of the paper's tables.
@@ -211,7 +218,7 @@ def inverse_frequency_weights(counts: Real[Array | np.ndarray, "k"]) -> Float[Ar
 
 
 def effective_number_weights(
-    counts: Real[Array | np.ndarray, "k"], beta: float = 0.9999
+    counts: Real[AnyArray, "k"], beta: float = 0.9999
 ) -> Float[Array, "k"]:
     """Class weights in inverse proportion to the effective number of examples.
 
@@ -243,7 +250,7 @@ def effective_number_weights(
 
 
 def log_prior(
-    where: str, counts: Real[Array | np.ndarray, "k"], *, single: bool = False
+    where: str, counts: Real[AnyArray, "k"], *, single: bool = False
 ) -> Float[np.ndarray, "k"]:
     """log π, π the class frequencies.
 
@@ -266,14 +273,14 @@ def log_prior(
     return np.where(counts > 0, prior, -1e30)
 
 
-def wide(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
+def wide(logits: Float[AnyArray, "b k"]) -> Float[Array, "b k"]:
     """Logits in float32, or wider if they are."""
     logits = jnp.asarray(logits)
     is_wide = jnp.issubdtype(logits.dtype, jnp.floating) and logits.dtype.itemsize >= 4
     return logits if is_wide else logits.astype(jnp.float32)
 
 
-def _at_least_one_example(where: str, counts: Real[Array | np.ndarray, "k"]) -> np.ndarray:
+def _at_least_one_example(where: str, counts: Real[AnyArray, "k"]) -> np.ndarray:
     """Counts, with 1 for 0, or proportions, of which none may be 0."""
     counts = np.asarray(counts, np.float64)
     check_counts(where, counts)

@@ -9,16 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, Integer, Real
 
-from otrw_jax.checks import check_counts, check_labels, check_number, check_shape, is_class
+from otrw_jax.checks import (
+    AnyArray,
+    check_counts,
+    check_labels,
+    check_number,
+    check_shape,
+    is_class,
+)
 
 
 def confusion_matrix(
-    predictions: Int[Array, "n"],
-    labels: Int[Array, "n"],
+    predictions: Integer[AnyArray, "n"],
+    labels: Integer[AnyArray, "n"],
     num_classes: int,
-    mask: Bool[Array, "n"] | None = None,
+    mask: Bool[AnyArray, "n"] | None = None,
 ) -> Int[Array, "k k"]:
     """Number of examples of each true class (row) given to each predicted class (column).
 
@@ -43,24 +50,24 @@ def confusion_matrix(
     return zeros.at[labels, predictions].add((counted & known).astype(jnp.int32))
 
 
-def top1_error(confusion: Int[Array, "k k"]) -> Float[Array, ""]:
+def top1_error(confusion: Int[AnyArray, "k k"]) -> Float[Array, ""]:
     """Fraction of examples whose predicted class is not the true one; nan without examples."""
     return 1 - _ratio(jnp.trace(confusion), confusion.sum())
 
 
-def per_class_accuracy(confusion: Int[Array, "k k"]) -> Float[Array, "k"]:
+def per_class_accuracy(confusion: Int[AnyArray, "k k"]) -> Float[Array, "k"]:
     """Fraction of each class's examples that are predicted right; nan for a class with none."""
     return _ratio(jnp.diagonal(confusion), confusion.sum(axis=1))
 
 
-def balanced_accuracy(confusion: Int[Array, "k k"]) -> Float[Array, ""]:
+def balanced_accuracy(confusion: Int[AnyArray, "k k"]) -> Float[Array, ""]:
     """Mean of the per-class accuracies over the classes that have examples."""
     return jnp.nanmean(per_class_accuracy(confusion))
 
 
 def shot_accuracy(
-    confusion: Int[Array, "k k"],
-    train_counts: Real[Array, "k"],
+    confusion: Int[AnyArray, "k k"],
+    train_counts: Real[AnyArray, "k"],
     many: int = 100,
     few: int = 20,
 ) -> dict[str, Float[Array, ""]]:
@@ -116,10 +123,10 @@ class CalibrationBins:
 
 
 def calibration_bins(
-    logits: Float[Array, "n k"],
-    labels: Int[Array, "n"],
+    logits: Float[AnyArray, "n k"],
+    labels: Integer[AnyArray, "n"],
     num_bins: int = 15,
-    mask: Bool[Array, "n"] | None = None,
+    mask: Bool[AnyArray, "n"] | None = None,
 ) -> CalibrationBins:
     """Confidence and correctness, gathered in `num_bins` bins ((i-1)/M, i/M] of confidence.
 
@@ -138,7 +145,8 @@ def calibration_bins(
     """
     check_number("calibration_bins", "num_bins", num_bins, least=1)
     check_shape("calibration_bins", "logits", logits, (None, None))
-    labels, counted = _counted("calibration_bins", labels, *logits.shape, mask)
+    size, num_classes = logits.shape
+    labels, counted = _counted("calibration_bins", labels, size, num_classes, mask)
     confidence = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
     finite = jnp.isfinite(confidence)
     correct = (logits.argmax(axis=-1) == labels) & counted & finite
@@ -160,9 +168,9 @@ def expected_calibration_error(bins: CalibrationBins) -> Float[Array, ""]:
 
 
 def summarise(
-    confusion: Int[Array, "k k"],
+    confusion: Int[AnyArray, "k k"],
     bins: CalibrationBins,
-    train_counts: Real[Array, "k"],
+    train_counts: Real[AnyArray, "k"],
     many: int = 100,
     few: int = 20,
 ) -> dict[str, float]:
@@ -198,7 +206,11 @@ def all_finite(bins: CalibrationBins) -> bool:
 
 
 def _counted(
-    where: str, labels: Int[Array, "n"], size: int, num_classes: int, mask: Bool[Array, "n"] | None
+    where: str,
+    labels: Integer[AnyArray, "n"],
+    size: int,
+    num_classes: int,
+    mask: Bool[AnyArray, "n"] | None,
 ) -> tuple[Int[Array, "n"], Bool[Array, "n"]]:
     """Labels in int32, 0 for those that do not count, and which do."""
     check_shape(where, "labels", labels, (size,))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from otrw_jax.checks import check_counts, check_number, check_shape
+from otrw_jax.checks import AnyArray, check_counts, check_number, check_shape
 from otrw_jax.losses import log_prior, wide
 from otrw_jax.ot.entropic import EntropicOT, transport
 
@@ -14,7 +14,7 @@ _LARGEST_COST = float(-np.log(np.finfo(np.float32).tiny))
 
 
 def adjust_logits(
-    logits: Float[Array, "n k"], counts: Real[Array | np.ndarray, "k"], tau: float = 1.0
+    logits: Float[AnyArray, "n k"], counts: Real[AnyArray, "k"], tau: float = 1.0
 ) -> Float[Array, "n k"]:
     """Returns z - τ log π, π the class frequencies of the training set.
 
@@ -40,8 +40,8 @@ def adjust_logits(
 
 
 def ot_correction(
-    logits: Float[Array, "n k"],
-    marginal: Real[Array | np.ndarray, "k"] | None = None,
+    logits: Float[AnyArray, "n k"],
+    marginal: Real[AnyArray, "k"] | None = None,
     *,
     epsilon: float = 1.0,
     iterations: int = 1000,
@@ -96,7 +96,7 @@ def ot_correction(
     return _like(given, jax.nn.log_softmax(rows, axis=-1))
 
 
-def _like(given: Float[Array, "n k"], logits: Float[Array, "n k"]) -> Float[Array, "n k"]:
+def _like(given: Float[AnyArray, "n k"], logits: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """The logits in the type of those that were given, where that is a floating one."""
     floating = jnp.issubdtype(given.dtype, jnp.floating)
     return logits.astype(given.dtype) if floating else logits

@@ -19,7 +19,14 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(sys.prefix, 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+import tests.signatures  # noqa: E402, F401
+
+# Before these are imported: every call is then checked against the shapes of its signature.
+CHECKED = ("otrw_jax.losses", "otrw_jax.metrics", "otrw_jax.ot")
+jaxtyping.install_import_hook(CHECKED, "tests.signatures.checked")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -30,3 +37,11 @@ def rank_promotion():
     """Allows it, for what ott-jax does when its iterations are differentiated through."""
     with jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def signatures_unchecked():
+    """Lets arguments pass that no signature allows, for what the functions say to them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

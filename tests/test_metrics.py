@@ -167,6 +167,7 @@ def test_statistics_are_the_same_under_jit():
     )
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 def test_wrong_shapes_and_bounds_are_errors():
     with pytest.raises(ValueError, match="it must be "):
         metrics.confusion_matrix(np.zeros(3, int), np.zeros(1, int), K)
@@ -216,6 +217,7 @@ def test_labels_of_any_integer_type(dtype):
     assert int(bins.correct.sum()) == 2
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 def test_shot_groups_are_of_counts():
     with pytest.raises(ValueError, match=r"shot_accuracy: counts is .* of proportions"):
         metrics.shot_accuracy(jnp.eye(3, dtype=int), np.array([0.9, 0.09, 0.01]))

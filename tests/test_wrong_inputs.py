@@ -27,6 +27,8 @@ from otrw_jax.models.backbones.resnet_cifar import ResNetCifar
 from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.loop import Stage, check_batch
 
+pytestmark = pytest.mark.usefixtures("signatures_unchecked")
+
 LABELS = np.repeat(np.arange(3), 20)
 COUNTS = np.array([20, 10, 5])
 NAN, INF = float("nan"), float("inf")

@@ -2,6 +2,7 @@
 
 import statistics
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ def run(effort: Effort) -> list[dict]:
     records = []
     for shape in SHAPES:
         problem = clustered_problem(*shape, seed=0)
-        exact = exact_gradient(problem, EntropicOT().epsilon)
+        exact = exact_gradient(problem, float(EntropicOT().epsilon))
         weights, cost = (torch.tensor(np.asarray(x), device=device) for x in problem)
 
         def theirs(stop, weights=weights, cost=cost):
@@ -39,7 +40,7 @@ def run(effort: Effort) -> list[dict]:
             with torch.no_grad():
                 return pytorch.ot_loss(weights, cost, pytorch.CONVERGED)
 
-        calls = {
+        calls: dict[str, Any] = {
             "ours": lambda problem=problem: solve(*problem),
             "converged": lambda theirs=theirs: theirs(pytorch.CONVERGED).cpu(),
             "loose": lambda theirs=theirs: theirs(pytorch.LOOSE).cpu(),

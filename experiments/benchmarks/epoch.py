@@ -130,7 +130,7 @@ def _convolutions(batch_size: int, effort: Effort) -> dict:
     import torch.nn.functional as F
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    calls = {"ours": [], "theirs": []}
+    calls: dict[str, list] = {"ours": [], "theirs": []}
     for side, channels in ((32, 16), (16, 32), (8, 64)):
         images = (batch_size, side, side, channels)
         x, out = (jax.random.normal(jax.random.key(n), images) for n in (0, 1))

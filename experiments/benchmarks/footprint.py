@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,8 @@ def traffic(per_device: int) -> str:
     rows = []
     for name, make in METHODS.items():
         for devices in DEVICES:
-            found = collectives(*abstract_step(make, devices, per_device), devices)
+            step, arguments = abstract_step(make, devices, per_device)
+            found = collectives(step, arguments, devices)
             total = sum(one.moved(devices) for one in found)
             for one in found:
                 rows.append(
@@ -102,7 +104,7 @@ def abstract_step(make, devices: int, per_device: int):
     """A method's step and abstract arguments for one device of an axis."""
     _, model = abstract_network()
     image = (SIDE, SIDE, 3)
-    shape = jax.ShapeDtypeStruct
+    shape: Any = jax.ShapeDtypeStruct
 
     def examples(count):
         return Examples(shape((count, *image), jnp.float32), shape((count,), jnp.int32))
@@ -113,7 +115,8 @@ def abstract_step(make, devices: int, per_device: int):
     data = TrainingData(Examples(None, labels), meta, CLASSES)
     method = make(model)
     state = jax.eval_shape(method.init, jax.random.key(0), variables, data)
-    batch = Batch(*examples(per_device), shape((per_device,), jnp.int32))
+    own, ids = examples(per_device), shape((per_device,), jnp.int32)
+    batch = Batch(own.inputs, own.labels, ids)
     return method.step, (state, batch, meta)
 
 
@@ -136,7 +139,7 @@ METHODS = {
 def collectives(step, arguments, devices: int) -> list[Collective]:
     """The collectives of a step, those of a kind added up, in the order of their size."""
     trace = jax.make_jaxpr(step, axis_env=[(AXIS_NAME, devices)])(*arguments)
-    sizes = collections.Counter()
+    sizes: collections.Counter = collections.Counter()
     for equation, times in _equations(trace.jaxpr):
         name = equation.primitive.name
         if name in ("psum", "all_gather", "pmax", "psum_invariant", "all_gather_invariant"):

@@ -53,7 +53,7 @@ def measure(effort: Effort, shapes: tuple[tuple[int, int], ...]) -> list[dict]:
 
 def markdown(records: list[dict]) -> str:
     """The section's title, text and table."""
-    by_shape = {}
+    by_shape: dict[tuple, dict[str, dict]] = {}
     for record in records:
         by_shape.setdefault((*record["shape"], record["cores"]), {})[record["solver"]] = record
     rows = []

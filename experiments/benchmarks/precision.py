@@ -1,6 +1,7 @@
 """What activations in bfloat16 do to the error and to the step, on real digits."""
 
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,6 +35,7 @@ def run(effort: Effort) -> list[dict]:
             key = program.stage_key(seed, 0)
             initial = loop.start(key, program.initial_variables(seed), prepared.data)
             ends, states, found = [], [], []
+            metrics: Any
             for _, state, metrics in run_stage(loop, initial, prepared.data, key):
                 ends.append(time.perf_counter())
                 states, found = [state], [metrics["loss"]]

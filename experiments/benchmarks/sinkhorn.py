@@ -1,7 +1,9 @@
 """How the Sinkhorn iterations are started and looked at: why they are as they are."""
 
 import statistics
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ def run(effort: Effort) -> list[dict]:
     for shape in SHAPES:
         for cost in COSTS:
             costs = batch_costs(*shape, 2 * effort.draws, 0, cost)
-            iterations = {"cold": [], "warm": []}
+            iterations: dict[str, list[int]] = {"cold": [], "warm": []}
             last = jnp.zeros(shape[1])
             for number_, matrix in enumerate(costs):
                 _, cold = _solve(matrix, jnp.zeros(shape[1]), 1)
@@ -32,7 +34,7 @@ def run(effort: Effort) -> list[dict]:
                 if number_:
                     iterations["cold"].append(int(cold))
                     iterations["warm"].append(int(warm))
-            calls = {
+            calls: dict[str, Callable[[], Any]] = {
                 str(look): partial(_solve_all, costs, jnp.zeros(shape[1]), look) for look in LOOKS
             }
             seconds = interleaved(calls, effort)

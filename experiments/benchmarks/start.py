@@ -13,7 +13,7 @@ from experiments.benchmarks.timing import Effort
 from experiments.documents.markdown import number, table
 
 CONFIG = "--config=experiments/configs/digits.py:recipe=otrw_paper"
-IMPORTS = {
+IMPORTS: dict[str, tuple[str, ...]] = {
     "import jax": ("-c", "import jax"),
     "import otrw_jax": ("-c", "import otrw_jax"),
 }
@@ -29,7 +29,7 @@ def run(effort: Effort) -> list[dict]:
         f"experiments.{name} --help": ("-m", f"experiments.{name}", "--help") for name in HELP
     }
     commands["experiments.train --wrkdir=runs"] = WRONG
-    spent = {name: [] for name in commands}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(min(3, effort.repeats)):
         for name, arguments in commands.items():
             spent[name].append(_seconds(arguments))
@@ -55,7 +55,7 @@ def _of_a_run() -> list[dict]:
     """The same run three times: programs compiled and kept, taken, compiled and not kept."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"XDG_CACHE_HOME": f"{folder}/cache", "JAX_COMPILATION_CACHE_DIR": None}
-        records = []
+        records: list[dict] = []
         for name, flag in [
             ("a run, programs not yet kept", "--keep_compiled"),
             ("a run, programs kept", "--keep_compiled"),

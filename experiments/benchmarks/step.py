@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import time
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +165,7 @@ class _Stepper:
         traced = time.perf_counter()
         self._step = lowered.compile()
         compiled = time.perf_counter()
-        memory = self._step.memory_analysis()
+        memory: Any = self._step.memory_analysis()
         self.cost = {
             "trace_seconds": traced - start,
             "compile_seconds": compiled - traced,

@@ -31,7 +31,7 @@ def run(effort: Effort) -> list[dict]:
         for cost in COSTS:
             for seed in range(effort.draws):
                 problem = clustered_problem(*shape, seed, cost)
-                exact = exact_gradient(problem, EntropicOT().epsilon)
+                exact = exact_gradient(problem, float(EntropicOT().epsilon))
                 for most in MAX_ITERATIONS if effort.largest else MAX_ITERATIONS[:1]:
                     for threshold in THRESHOLDS:
                         ot = EntropicOT(threshold=threshold, max_iterations=most)

@@ -43,7 +43,7 @@ def interleaved(functions: dict[str, Callable[[], Any]], effort: Effort) -> dict
         effort: number and length of the measurements.
     """
     calls = {name: _calls_needed(f, effort.minimum_seconds) for name, f in functions.items()}
-    seconds = {name: [] for name in functions}
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(effort.repeats):
         for name, function in functions.items():
             seconds[name].append(_time(function, calls[name]) / calls[name])

@@ -49,13 +49,16 @@ def set_up(keep: bool) -> None:
 
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAX has been given another."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    # JAX makes the attribute as it runs.
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        text = f"compiled programs are not kept: {folder}: {error.strerror.lower()}."
+        text = (
+            f"compiled programs are not kept: {folder}: {(error.strerror or str(error)).lower()}."
+        )
         print(text, file=sys.stderr, flush=True)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

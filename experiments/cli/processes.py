@@ -27,7 +27,8 @@ def join() -> None:
         ValueError: one flag is given without the others.
         RuntimeError: the others cannot be reached.
     """
-    given = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    coordinator, count, number = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    given = coordinator, count, number
     if given == (None, None, None):
         if _srun_tasks() > 1 or _tpu_hosts() > 1:
             _initialize()
@@ -35,21 +36,24 @@ def join() -> None:
     if given == ("auto", None, None):
         _initialize()
         return
-    if None in given or COORDINATOR.value == "auto":
+    if coordinator in (None, "auto") or count is None or number is None:
         raise ValueError(
             "several processes need all of --coordinator=host:port, --num_processes and "
             "--process_id; or --coordinator=auto alone."
         )
-    if PROCESS_ID.value >= NUM_PROCESSES.value:
+    if number >= count:
         raise ValueError(
-            f"--process_id={PROCESS_ID.value} of {NUM_PROCESSES.value} processes; they are "
-            f"numbered from 0 to {NUM_PROCESSES.value - 1}."
+            f"--process_id={number} of {count} processes; they are numbered from 0 to {count - 1}."
         )
     _initialize(*given)
 
 
-def _initialize(*given) -> None:
-    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT.value)
+def _initialize(
+    coordinator: str | None = None, count: int | None = None, number: int | None = None
+) -> None:
+    jax.distributed.initialize(
+        coordinator, count, number, heartbeat_timeout_seconds=HEARTBEAT.value
+    )
 
 
 def _srun_tasks() -> int:

@@ -25,7 +25,7 @@ def origins(records: list[dict]) -> str:
 
 def grouped(records: list[dict], *names: str):
     """Records by the values of some fields, in the order of their first ones."""
-    groups = {}
+    groups: dict[tuple, list[dict]] = {}
     for record in records:
         groups.setdefault(tuple(record[name] for name in names), []).append(record)
     return groups.items()

@@ -41,7 +41,7 @@ def controls_parts(records: list[dict]) -> list[str]:
     if not records:
         return []
     parts = ["## Controls: what optimal transport adds", CONTROLS]
-    settings = {}
+    settings: dict[tuple, list[dict]] = {}
     for record in records:
         at = record["dataset"], record["imbalance_factor"], epochs_of(record["config"])
         settings.setdefault(at, []).append(record)

@@ -1,5 +1,7 @@
 """What a table's records say beside the paper's figures, in sentences made of them."""
 
+from typing import Any
+
 import numpy as np
 
 from experiments.documents.markdown import spread
@@ -76,8 +78,8 @@ def _setting(record: dict) -> tuple[str, float]:
     return record["dataset"], round(record["imbalance_factor"], 2)
 
 
-def _by_seed(records: list[dict], row: str, column: Column) -> dict[int, float | None]:
-    found = {}
+def _by_seed(records: list[dict], row: str, column: Column) -> dict[int, Any]:
+    found: dict[int, Any] = {}
     for record in records:
         at = record["row"], _setting(record), protocol_of(record)
         if at != (row, column[:2], column.protocol) or record["changes"]:
@@ -132,7 +134,7 @@ def _pair(name: str, records: list[dict], columns: list[Column], row: str, other
             published_error(name, which, column) if which in TABLES[name].rows else None
             for which in (row, other)
         ]
-        if None not in paper:
+        if paper[0] is not None and paper[1] is not None:
             text += f" ({paper[0] - paper[1]:+.1f})"
             brackets = ", in brackets the paper's"
         named = f" ({column.protocol})" if column.protocol != "paper" else ""

@@ -1,7 +1,7 @@
 """Numbers and tables in Markdown, and the part of a document that holds them."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -34,15 +34,15 @@ def scientific(value: float) -> str:
 
 
 def spread(
-    values: Sequence[float | None], digits: int = 2, deviation: bool = True, sign: bool = False
+    values: Iterable[float | None], digits: int = 2, deviation: bool = True, sign: bool = False
 ) -> str:
     """Mean ± standard deviation; the mean alone of one value; nothing of none."""
-    values = [value for value in values if value is not None]
-    if not values:
+    known = [value for value in values if value is not None]
+    if not known:
         return ""
-    text = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
-    if deviation and len(values) > 1:
-        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    text = f"{np.mean(known):{'+' if sign else ''}.{digits}f}"
+    if deviation and len(known) > 1:
+        text += f" ± {np.std(known, ddof=1):.{digits}f}"
     return text
 
 

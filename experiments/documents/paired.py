@@ -1,6 +1,7 @@
 """Whether one way of training is shown to differ from another: differences seed by seed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -61,7 +62,7 @@ def judged(
         verdicts["few"] = verdict(few)
     shown = [f"{name} {said}" for name, said in verdicts.items() if said != NOT_SHOWN]
     texts = [spread(d, 1, sign=True) if d is not None else "" for d in (error, few)]
-    return *texts, ", ".join(shown) or NOT_SHOWN
+    return texts[0], texts[1], ", ".join(shown) or NOT_SHOWN
 
 
 def same_epochs_rows(records: list[dict]) -> list[list[str]]:
@@ -74,7 +75,7 @@ def same_epochs_rows(records: list[dict]) -> list[list[str]]:
     Returns:
         Row, the row that is taken from it, both differences, what they show, number of seeds.
     """
-    runs = {}
+    runs: dict[tuple, dict] = {}
     for record in records:
         recipe, config = record["recipe"], record["config"]
         setting = repr(record["changes"]), config.get(f"stage2.{recipe}.epochs")
@@ -88,6 +89,7 @@ def same_epochs_rows(records: list[dict]) -> list[list[str]]:
             if seeds:
                 pairs = [(chosen(own[seed]), chosen(theirs[seed])) for seed in seeds]
                 error, few = _differences(pairs, "error"), _differences(pairs, "few_accuracy")
+                assert error is not None  # Every result has an error.
                 rows.append([f"`{row}`", f"`{other}`", *judged(error, few), str(len(seeds))])
     return rows
 
@@ -98,7 +100,7 @@ def _differences(pairs: list[tuple[dict, dict]], name: str) -> Float[np.ndarray,
     return np.array([one[name] - other[name] for one, other in pairs])
 
 
-def same_epochs(recipe: str, fields: Mapping[str, object]) -> list[str]:
+def same_epochs(recipe: str, fields: Mapping[str, Any]) -> list[str]:
     """The recipes of cross-entropy that a two-stage recipe is compared with at its own budget.
 
     Every one with the whole network trained on, and those that train the head alone with the head

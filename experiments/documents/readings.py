@@ -73,7 +73,8 @@ def _factors(dataset: str) -> list[float]:
 def _paper(dataset: str) -> list[float]:
     """The paper's errors of its weight net over the imbalances."""
     columns = [column for column in published.columns_of("table5") if column.dataset == dataset]
-    return [published.error_of("table5", "OT weight net", column) for column in columns]
+    errors = (published.error_of("table5", "OT weight net", column) for column in columns)
+    return [error for error in errors if error is not None]
 
 
 def _choice_table(records: list[dict], dataset: str, chosen: dict) -> str:
@@ -115,7 +116,9 @@ def _paragraph(records: list[dict], dataset: str, chosen: dict) -> str:
     factors, paper = _factors(dataset), _paper(dataset)
     least, most = factors[0], factors[-1]
     alone = _test(records, dataset, "meta_centroids", most)
-    lines, flat, moving = [], [], []
+    lines: list[str] = []
+    flat: list[str] = []
+    moving: list[str] = []
     named = {name: name for name in REFERENCES}
     named |= {name: row_of(name, rates) for name, rates in chosen.items()}
     for name, row in named.items():

@@ -73,8 +73,8 @@ def overview(name: str, records: list[dict]) -> str:
         if about.paper or any(cells):
             rows.append([f"`{row}`", *(cell.strip() for cell in cells)])
     paper, ours = TABLES[name].paper, {about.paper for about in TABLES[name].rows.values()}
-    for row in published.rows_of(paper):
-        if row not in ours:
+    for row in published.rows_of(paper) if paper else []:
+        if paper and row not in ours:
             quoted = [published.error_of(paper, row, column) for column in columns]
             figures = ("" if error is None else f"({error:.2f})" for error in quoted)
             rows.append([f"{row}, quoted only", *figures])

@@ -6,6 +6,7 @@ maps keep their order in grey and for colour-blind readers.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Real
@@ -188,8 +189,8 @@ def _name_classes(axes: Axes, class_names: Sequence[str], which: str) -> None:
     names = [str(class_names[i]) for i in shown]
     if "x" in which:
         long = max(map(len, names)) > 3
-        turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        axes.set_xticks(shown, names, **turn)
+        turn: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(shown, names, **(turn if long else {}))
     if "y" in which:
         axes.set_yticks(shown, names)
 

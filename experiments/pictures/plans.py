@@ -18,6 +18,7 @@ from otrw_jax import (
     ot_loss,
     prototypes,
 )
+from otrw_jax.methods.base import present
 from otrw_jax.methods.ot.problem import atoms_before_network, cost_of, measure_of
 from otrw_jax.ot import weights as example_weights
 from otrw_jax.ot.entropic import transport
@@ -52,7 +53,7 @@ def transport_of_run(
     view, raw, state = end.prepared.data.view, end.prepared.data.raw, end.state
     atoms, atom_labels = state.meta_features, state.meta_labels
     if choices.meta_features == "step":
-        examples = atoms_before_network(choices, view.meta, view.num_classes)
+        examples = atoms_before_network(choices, present(view.meta), view.num_classes)
         atoms, _ = end.program.model.features(state.variables, examples.inputs, False)
         atom_labels = examples.labels
     key = jax.random.key(0)
@@ -62,11 +63,11 @@ def transport_of_run(
     cost = cost_of(choices, z, raw.labels, measure)[:, order]
     learned = example_weights.mass(jnp.asarray(weights, jnp.float32), choices.simplex)
     ot = EntropicOT(epsilon=choices.ot.epsilon)
-    plans = [
+    before, after = (
         np.asarray(transport(w, cost, measure.weights[order], ot=ot).plan)
         for w in (jnp.full_like(learned, 1 / len(learned)), learned)
-    ]
-    result = np.asarray(cost), *plans, np.asarray(learned)
+    )
+    result = np.asarray(cost), before, after, np.asarray(learned)
     return {f"{choices.cost} cost": result}, np.asarray(raw.labels)
 
 
@@ -89,7 +90,8 @@ def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:
 
     inputs = restored.program.preprocessing.evaluate(raw.inputs[ids])
     train, train_labels = features(inputs), labels[ids]
-    atoms = prototypes(features(view.meta.inputs), view.meta.labels, view.num_classes)[:size]
+    meta = present(view.meta)
+    atoms = prototypes(features(meta.inputs), meta.labels, view.num_classes)[:size]
     classes = np.arange(size)
     costs = {
         "feature cost": feature_cost(train, atoms),

@@ -1,5 +1,6 @@
 """What of a config is compiled: the network, its stages, their loops and their evaluations."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -130,7 +131,7 @@ class Program:
         if stage.method.reads_inputs:
             inputs = self.preprocessing.evaluate(data.raw.inputs)
             train = data.view.train._replace(inputs=self.devices.replicate(inputs))
-            data = data._replace(view=data.view.replace(train=train))
+            data = data._replace(view=dataclasses.replace(data.view, train=train))
         if not stage.feature_copies:
             return data
         if stage.augment_meta == "never":

@@ -32,7 +32,8 @@ class Source:
         manual_dir = data.manual_dir if data.name in BY_COUNTS else None
         self.dataset = load_dataset(data.name, data.data_dir or None, manual_dir or None)
         self.preprocessing = make_preprocessing(config)
-        self._copies = self._features = None
+        self._copies = None
+        self._features: Dataset | None = None
         if self._encoder:
             self.dataset = _first(self.dataset, data.first)
             inputs = self.dataset.train_inputs, self.dataset.test_inputs

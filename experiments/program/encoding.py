@@ -5,6 +5,7 @@ import hashlib
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import filelock
 import jax
@@ -83,7 +84,7 @@ def encoded(
         _keep(path, parts)
         if path.exists():
             shutil.rmtree(states, ignore_errors=True)
-    return dataset._replace(**parts)
+    return dataset._replace(**dict[str, Any](parts))
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def _turn(path: pathlib.Path) -> Iterator[bool]:
         lock.release()
 
 
-def _kept(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _kept(path: pathlib.Path) -> dict[str, Any]:
     with np.load(path) as kept:
         return {name: kept[name] for name in INPUTS}
 

@@ -77,7 +77,7 @@ def fine_tuned(
         done = max(whole, default=0)
         if checkpoints:
             checkpoints.forget_after(done)
-        if done:
+        if checkpoints and done:
             state = checkpoints.restore(state, done)
         for at in track(
             range(done * steps, config.epochs * steps),

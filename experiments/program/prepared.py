@@ -49,14 +49,13 @@ def prepare(source: Source, devices: Devices, subset_seed: int) -> Prepared:
     split = source.split(subset_seed)
     dataset = first_alone(lambda: source.seen(split, subset_seed))
 
-    def stored(ids: Int[np.ndarray, "n"]) -> Examples | None:
-        if not ids.size:
-            return None
+    def stored(ids: Int[np.ndarray, "n"]) -> Examples:
         return Examples(
             jnp.asarray(dataset.train_inputs[ids]), jnp.asarray(dataset.train_labels[ids])
         )
 
-    train, raw_meta, held_out = stored(split.train), stored(split.meta), stored(split.held_out)
+    train = stored(split.train)
+    raw_meta, held_out = (stored(ids) if ids.size else None for ids in (split.meta, split.held_out))
     meta = raw_meta and raw_meta._replace(inputs=source.preprocessing.evaluate(raw_meta.inputs))
     view = TrainingData(Examples(None, train.labels), meta, dataset.num_classes)
     test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))

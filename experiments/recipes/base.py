@@ -75,7 +75,7 @@ class Context:
     recipe: Recipe
     config: ConfigDict
     options: ConfigDict
-    second: ConfigDict | None
+    second: Any
     model: Model
     counts: np.ndarray
     fresh_head: Callable[[Array], PyTree]

@@ -1,6 +1,7 @@
 """Recipes of OT re-weighting, on the network of a first stage of cross-entropy."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 from ml_collections import ConfigDict
@@ -39,7 +40,7 @@ def _ot(c: Context, augment_meta: MetaAugmentation = "never") -> list[Stage]:
     return [c.erm_stage(), c.stage(make, c.second, augment_meta)]
 
 
-NETS = {
+NETS: dict[str, Callable[..., nn.Module]] = {
     "attention": AttentionWeightNet,
     "attention_diagonal": functools.partial(AttentionWeightNet, pooling="diagonal"),
     "mlp": MLPWeightNet,

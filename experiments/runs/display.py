@@ -40,7 +40,8 @@ class Display:
 
     def begin(self, done: int, total: int) -> None:
         """Says how many epochs there are, over all runs, and how many of these are done."""
-        self._total, self._begun, self._shown = total, done, done
+        self._total, self._begun = total, done
+        self._shown: float = done
         self._move(done)
 
     def waiting(self, what: str, told: bool = True) -> None:

@@ -90,8 +90,9 @@ def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) 
 
 
 def _extended_otherwise(path: pathlib.Path | dict) -> bool:
-    is_run = not isinstance(path, dict) and not is_network_file(path)
-    return is_run and other_first_stage(read_config(path))
+    if isinstance(path, dict) or is_network_file(path):
+        return False
+    return other_first_stage(read_config(path))
 
 
 def _portable_config_of(path: pathlib.Path | dict) -> dict:

@@ -158,7 +158,8 @@ class OpenRun:
         Raises:
             CheckpointError: there are some, and none of them is whole.
         """
-        steps, told = self.checkpoints.steps(), []
+        steps = self.checkpoints.steps()
+        told: list[str] = []
         for step in reversed(steps):
             # A later stage begins with the network that the earlier ones have left.
             before = [end for end in self.ends if end < step < self.ends[-1]]

@@ -214,7 +214,7 @@ def _epochs_left(
                     "seconds": seconds,
                     **({"seeds_together": seeds} if seeds else {}),
                 }
-                for means in (metrics if seeds else [metrics])
+                for means in (metrics if isinstance(metrics, list) else [metrics])
             ]
             yield number + 1, records, apart(state), seen
             clock = time.perf_counter()

@@ -69,7 +69,8 @@ class Cells:
                 if name != "none"
             }
         )
-        self._program, self._seeds, self._evaluators = program, seeds, {}
+        self._program, self._seeds = program, seeds
+        self._evaluators: dict = {}
         self._model = given_features(program.model)
         self._k = program.num_classes
         self._variables = [variables for _, variables in firsts]
@@ -156,7 +157,7 @@ class Cells:
     def _errors(self, variables: PyTree, bases: tuple[str, ...], counts: np.ndarray) -> dict:
         """Errors and balanced accuracies by part, in percent, of each base, `la` beside `ce`."""
         each = len(self._seeds)
-        found = {}
+        found: dict[str, dict] = {}
         for name, examples in self._evaluated.items():
             stacked = stack(examples * len(bases))
             for adjusted in [False, True] if "ce" in bases else [False]:

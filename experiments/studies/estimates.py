@@ -23,7 +23,8 @@ class Estimates:
 
     def __init__(self, filler: Filler):
         """Reads what is known."""
-        self._filler, self._device, self._known = filler, device_name(), {}
+        self._filler, self._device = filler, device_name()
+        self._known: dict[tuple, list] = {}
         for records in filler.records.values():
             for record in records:
                 self.note(record)

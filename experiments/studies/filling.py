@@ -47,7 +47,7 @@ class Filler:
         """
         self.folders, self._changes = folders, changes
         self.records = {name: read(folders.records / f"{name}.jsonl") for name in TABLES}
-        self._found = {}
+        self._found: dict[tuple, dict[tuple, dict]] = {}
         for records in self.records.values():
             for record in records:
                 self._note(record)

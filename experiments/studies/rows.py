@@ -188,7 +188,7 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         file = read_about(run.stage1_from)
         if file["history"] == epochs:  # Trained where the file was made, and nothing here.
             about |= {name: file[name] for name in ("versions", "device")}
-    seconds = {}
+    seconds: dict[str, float] = {}
     for epoch in epochs:
         seconds[epoch["stage"]] = seconds.get(epoch["stage"], 0.0) + epoch["seconds"]
     return {
@@ -213,4 +213,4 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
 def _held_out_error(history: list[dict]) -> float | None:
     """On the held-out part, of the epoch that it chooses; None where there is no such part."""
     best = best_record(history, "held_out")
-    return best and round(best["held_out"]["error"], 4)
+    return round(best["held_out"]["error"], 4) if best else None

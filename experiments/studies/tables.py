@@ -121,10 +121,12 @@ def _ot(paper: str | None, recipe: str = "otrw_paper", **choices) -> Row:
     return Row(recipe, {f"stage2.{recipe}.choices.{k}": v for k, v in choices.items()}, paper)
 
 
-def _changed(table: Table, title: str, note: str, without: str = "", **changes) -> Table:
+def _changed(
+    table: Table, title: str, note: str, without: str = "", changes: dict | None = None
+) -> Table:
     """A table of the same rows, perhaps without one, with changed configs."""
     rows = {
-        name: row._replace(changes={**row.changes, **changes})
+        name: row._replace(changes={**row.changes, **(changes or {})})
         for name, row in table.rows.items()
         if name != without
     }
@@ -199,7 +201,7 @@ TABLES = {
         "Imbalanced SST on an encoder as it is (beside the paper's table 5)",
         FROZEN,
         without="fine_tuned",
-        **{"encoder.fine_tuning.epochs": 0},
+        changes={"encoder.fine_tuning.epochs": 0},
     ),
     "table11": Table(
         "SST-2: costs and measures, with a weight net (the paper's table 11)",
@@ -220,14 +222,14 @@ TABLES = {
         _TABLE12,
         "Imbalanced ModelNet10 with PointNet (beside the paper's table 12)",
         LIGHT,
-        **{"model.name": "pointnet"},
+        changes={"model.name": "pointnet"},
     ),
     "table14": _TABLE14,
     "table14_pointnet": _changed(
         _TABLE14,
         "ModelNet10: costs and measures with PointNet (beside the paper's table 14)",
         LIGHT,
-        **{"model.name": "pointnet"},
+        changes={"model.name": "pointnet"},
     ),
     "table15": Table(
         "SST-2: the meta set given, or drawn from the training set (the paper's table 15)",
@@ -258,7 +260,7 @@ TABLES = {
         _READINGS,
         "Imbalanced SST on an encoder as it is: readings of the weight net",
         READINGS,
-        **{"encoder.fine_tuning.epochs": 0},
+        changes={"encoder.fine_tuning.epochs": 0},
     ),
     "table18": Table(
         "ModelNet10: labels alone in the cost (the paper's table 18)",
@@ -283,4 +285,5 @@ def published_error(table: str, row: str, column: Column) -> float | None:
 
 def columns_of(table: str) -> Iterator[Column]:
     """The columns of the paper's table."""
-    yield from published.columns_of(TABLES[table].paper)
+    paper = TABLES[table].paper
+    yield from published.columns_of(paper) if paper else ()

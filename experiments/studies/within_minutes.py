@@ -56,7 +56,9 @@ def fill(cells: Iterable[Cell], filler: Filler, minutes: float) -> None:
 
 def report(cells: list[Cell], filler: Filler, estimates: Estimates) -> list[str]:
     """What is left, and how long it takes here."""
-    runs, unknown, named, next_ones = set(), 0, {}, []
+    runs, unknown = set(), 0
+    named: dict = {}
+    next_ones: list = []
     for cell in cells:
         seconds = 0.0
         for seed in filler.left(cell):

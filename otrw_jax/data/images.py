@@ -113,9 +113,9 @@ def standardise(
     Returns:
         float32.
     """
-    std = np.asarray(std, np.float64).reshape(1, 1, 1, -1)
-    shift = np.asarray(mean, np.float64).reshape(1, 1, 1, -1) / std
-    factor = 1.0 / (scale * std)
+    spread = np.asarray(std, np.float64).reshape(1, 1, 1, -1)
+    shift = np.asarray(mean, np.float64).reshape(1, 1, 1, -1) / spread
+    factor = 1.0 / (scale * spread)
     return images.astype(jnp.float32) * factor.astype(np.float32) - shift.astype(np.float32)
 
 

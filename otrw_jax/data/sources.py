@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
@@ -32,7 +32,7 @@ with brought_by("data", __name__):
     from otrw_jax.data.builders.preparation import DatasetNotFound, brief, prepare
     from otrw_jax.data.builders.sst import Sst
 
-BUILDERS = {
+BUILDERS: dict[str, Any] = {
     "digits": Digits,
     "cifar10": Cifar10,
     "cifar100": Cifar100,
@@ -41,6 +41,7 @@ BUILDERS = {
     "modelnet10": ModelNet10,
 }
 CACHE_NAME = "decoded.npz"
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ARRAYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
 # Pixels, or clouds of points, or a vector of sentences, whose dtype is NumPy's str.
@@ -124,7 +125,8 @@ def load_dataset(
             f"made again, or choose another data_dir ({brief(error)})."
         ) from error
     label = builder.info.features["label"]
-    return Dataset(name, *arrays, tuple(label.int2str(c) for c in range(label.num_classes)))
+    names = tuple(label.int2str(c) for c in range(label.num_classes))
+    return Dataset(name, *arrays, class_names=names)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -174,14 +176,15 @@ def _config(name: str) -> tuple[str, ...]:
     return (name,) if name in BUILDERS[name].builder_configs else ()
 
 
-def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np.ndarray, ...]:
+def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> Arrays:
     """The four arrays of a dataset, from the cache where decoding takes long."""
     if not _is_png(builder):
         return _decode(builder)
     cache = folder / CACHE_NAME
     try:
         with np.load(cache) as stored:
-            return tuple(stored[key] for key in ARRAYS)
+            a, b, c, d = (stored[key] for key in ARRAYS)
+            return a, b, c, d
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         # Absent, or not what it should be: then the records decide.
         arrays = _decode(builder)
@@ -190,7 +193,7 @@ def _arrays(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> tuple[np
     return arrays
 
 
-def _decode(builder: tfds.core.DatasetBuilder) -> tuple[np.ndarray, ...]:
+def _decode(builder: tfds.core.DatasetBuilder) -> Arrays:
     return (*_decode_split(builder, "train"), *_decode_split(builder, "test"))
 
 
@@ -228,6 +231,7 @@ def _read_png(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+<<<<<<< HEAD
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Saves arrays in an npz file, whole or not at all.
 
@@ -236,6 +240,18 @@ def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """
     with replacing(path, f".{os.getpid()}.tmp") as draft, draft.open("wb") as file:
         np.savez(file, **arrays)
+=======
+def save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    """Saves in one step, so that no reader sees half a file, and leaves none behind on failure."""
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
+    try:
+        np.savez(partial, **arrays)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+>>>>>>> 07a3ccb67cc5e86b1603365e5f152b574dd9019c
 
 
 if __name__ == "__main__":

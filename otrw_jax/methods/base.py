@@ -58,6 +58,12 @@ class TrainingData:
 Weights = Float[Array | np.ndarray, "N"]
 
 
+def present(meta: Examples | None) -> Examples:
+    """The meta set in a step, of which `init` has seen that it is there."""
+    assert meta is not None
+    return meta
+
+
 class Method(NamedTuple):
     """A way of training, as pure functions; the loop belongs to the caller.
 
@@ -158,8 +164,8 @@ def split_params(params: PyTree, trainable: str) -> tuple[PyTree, PyTree]:
         )
     tree, matches = jax.tree.structure(params), [path in chosen for path in leaves]
     both = list(zip(matches, leaves.values(), strict=True))
-    trained = tree.unflatten([leaf if match else None for match, leaf in both])
-    frozen = tree.unflatten([None if match else leaf for match, leaf in both])
+    trained = jax.tree.unflatten(tree, [leaf if match else None for match, leaf in both])
+    frozen = jax.tree.unflatten(tree, [None if match else leaf for match, leaf in both])
     return trained, frozen
 
 

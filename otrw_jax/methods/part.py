@@ -70,7 +70,11 @@ class Part:
     axis_name: str | None = None
 
     def start(
-        self, key: Array | None, variables: PyTree, kind: type[State] = TrainState, **own: Any
+        self,
+        key: Array | None,
+        variables: PyTree,
+        kind: type[State] = TrainState,  # type: ignore[assignment]  # A variable's default.
+        **own: Any,
     ) -> State:
         """A state before the first step.
 
@@ -155,7 +159,9 @@ class Part:
         trained, rest = self.split(state.variables)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, trained, **more)
         variables = self.join(optax.apply_updates(trained, updates), {**rest, "state": after})
-        return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state)
+        return dataclasses.replace(
+            state, step=state.step + 1, variables=variables, opt_state=opt_state
+        )
 
 
 class LossPass(NamedTuple):

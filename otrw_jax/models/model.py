@@ -1,7 +1,7 @@
 """What a training method needs of a network, as pure functions over pytrees."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -107,7 +107,7 @@ def count_parameters(params: PyTree) -> int:
 
 
 def _init_head(head: nn.Module, rng: Key[Array, ""], z: jax.ShapeDtypeStruct) -> PyTree:
-    collections = head.lazy_init(rng, z)
+    collections = dict(head.lazy_init(rng, z))
     params = collections.pop("params", {})
     if collections:
         raise ValueError(
@@ -118,4 +118,7 @@ def _init_head(head: nn.Module, rng: Key[Array, ""], z: jax.ShapeDtypeStruct) ->
 
 
 def _logits_of(head: nn.Module) -> Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]]:
-    return lambda head_params, z: head.apply({"params": head_params}, z)
+    def logits(head_params: PyTree, z: Float[Array, "b d"]) -> Any:
+        return head.apply({"params": head_params}, z)
+
+    return logits

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from otrw_jax.checks import AnyArray
+
 
 def require_shapes(where: str, **arrays: tuple[Any, str]) -> None:
     """Raises a ValueError that names the first array whose shape is not the wanted one.
@@ -16,7 +18,7 @@ def require_shapes(where: str, **arrays: tuple[Any, str]) -> None:
         **arrays: name to an array and its axes, such as `cost=(cost, "n m")`. An axis has one size
             throughout, that of the array that names it first; a last `...` stands for any axes.
     """
-    sizes = {}
+    sizes: dict[str, int] = {}
     for name, (array, axes) in arrays.items():
         shape, letters = np.shape(array), axes.split()
         open_ended = letters[-1:] == ["..."]
@@ -32,7 +34,7 @@ def require_shapes(where: str, **arrays: tuple[Any, str]) -> None:
         sizes.update(zip(letters, shape, strict=False))
 
 
-def require_masses(where: str, weights: Array, meta_weights: Array | None) -> None:
+def require_masses(where: str, weights: AnyArray | None, meta_weights: AnyArray | None) -> None:
     """Raises a ValueError where known masses are negative, or the two measures' masses differ.
 
     Traced masses pass, and so does one that is not a number: what is computed of it is none either.
@@ -56,7 +58,7 @@ def require_masses(where: str, weights: Array, meta_weights: Array | None) -> No
 
 
 def require_labels(
-    of: str, labels: Array, least: int | None = None, most: int | None = None
+    of: str, labels: AnyArray, least: int | None = None, most: int | None = None
 ) -> None:
     """Raises a ValueError where known labels are not whole numbers, or not within the bounds."""
     if isinstance(labels, jax.core.Tracer):

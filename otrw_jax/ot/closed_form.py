@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
-from otrw_jax.checks import check_number
+from otrw_jax.checks import AnyArray, check_number
 from otrw_jax.ot.arrays import (
     float_dtype,
     require_masses,
@@ -17,11 +17,11 @@ from otrw_jax.ot.arrays import (
 
 
 def optimal_weights(
-    cost: Float[Array, "n m"],
-    meta_weights: Float[Array, "m"] | None = None,
+    cost: Real[AnyArray, "n m"],
+    meta_weights: Float[AnyArray, "m"] | None = None,
     *,
-    epsilon: float = 0.1,
-    mask: Float[Array, "n"] | None = None,
+    epsilon: float | Float[Array, ""] = 0.1,
+    mask: Float[AnyArray, "n"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "n"]:
     """Minimises `<C, T> - epsilon H(T)` over the weights and the plan together.
@@ -71,10 +71,10 @@ def optimal_weights(
 def optimal_weights_by_rows(
     cost_of_rows: Callable[[Int[Array, "r"]], Float[Array, "r m"]],
     count: int,
-    meta_weights: Float[Array, "m"],
+    meta_weights: Float[AnyArray, "m"],
     *,
-    epsilon: float = 0.1,
-    mask: Float[Array, "n"] | None = None,
+    epsilon: float | Float[Array, ""] = 0.1,
+    mask: Float[AnyArray, "n"] | None = None,
     axis_name: str | None = None,
     rows: int = 8192,
 ) -> Float[Array, "n"]:

@@ -2,13 +2,15 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, Real
 
-from otrw_jax.checks import check_number
+from otrw_jax.checks import AnyArray, check_number
 from otrw_jax.ot.arrays import require_labels, require_shapes, working
 
 
-def label_cost(train_labels: Int[Array, "n"], meta_labels: Int[Array, "m"]) -> Float[Array, "n m"]:
+def label_cost(
+    train_labels: Integer[AnyArray, "n"], meta_labels: Integer[AnyArray, "m"]
+) -> Float[Array, "n m"]:
     """Returns 0 where the labels agree and 1 elsewhere (eq. 7).
 
     Args:
@@ -28,7 +30,7 @@ def label_cost(train_labels: Int[Array, "n"], meta_labels: Int[Array, "m"]) -> F
 
 
 def feature_cost(
-    train_features: Float[Array, "n d"], meta_features: Float[Array, "m d"]
+    train_features: Real[AnyArray, "n d"], meta_features: Real[AnyArray, "m d"]
 ) -> Float[Array, "n m"]:
     """Returns 1 - cosine similarity, in [0, 2] (eq. 8).
 
@@ -53,10 +55,10 @@ def feature_cost(
 
 
 def combined_cost(
-    train_features: Float[Array, "n d"],
-    train_labels: Int[Array, "n"],
-    meta_features: Float[Array, "m d"],
-    meta_labels: Int[Array, "m"],
+    train_features: Real[AnyArray, "n d"],
+    train_labels: Integer[AnyArray, "n"],
+    meta_features: Real[AnyArray, "m d"],
+    meta_labels: Integer[AnyArray, "m"],
     *,
     feature_weight: float = 1.0,
     label_weight: float = 1.0,

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
-from otrw_jax.checks import check_number
+from otrw_jax.checks import AnyArray, check_number
 from otrw_jax.ot.arrays import (
     equally_varying,
     float_dtype,
@@ -53,7 +53,7 @@ class EntropicOT:
             the gradient of `<C, T>`.
     """
 
-    epsilon: float = 0.1
+    epsilon: float | Float[Array, ""] = 0.1
     max_iterations: int = 200
     threshold: float = 1e-5
     gradient: Literal["implicit", "unrolled", "envelope"] = "implicit"
@@ -95,9 +95,9 @@ class Transport(NamedTuple):
 
 
 def transport(
-    weights: Float[Array, "n"],
-    cost: Float[Array, "n m"],
-    meta_weights: Float[Array, "m"] | None = None,
+    weights: Float[AnyArray, "n"],
+    cost: Real[AnyArray, "n m"],
+    meta_weights: Float[AnyArray, "m"] | None = None,
     *,
     ot: EntropicOT = EntropicOT(),
 ) -> Transport:
@@ -121,16 +121,17 @@ def transport(
         ValueError: shapes that do not fit; masses that are known (not traced) and negative, or of
             different sums; `"unrolled"` differentiated where `jax.shard_map` checks what varies.
     """
-    solved = _transport(*_prepared("transport", weights, cost, meta_weights), ot)
+    a, c, b = _prepared("transport", weights, cost, meta_weights)
+    solved = _transport(a, c, b, ot)
     dtype = float_dtype(cost)
     plan, f, g = (x.astype(dtype) for x in solved[:3])
     return solved._replace(plan=plan, f=f, g=g)
 
 
 def ot_loss(
-    weights: Float[Array, "n"],
-    cost: Float[Array, "n m"],
-    meta_weights: Float[Array, "m"] | None = None,
+    weights: Float[AnyArray, "n"],
+    cost: Real[AnyArray, "n m"],
+    meta_weights: Float[AnyArray, "m"] | None = None,
     *,
     ot: EntropicOT = EntropicOT(),
 ) -> Float[Array, ""]:
@@ -169,9 +170,9 @@ class Convergence(NamedTuple):
 
 
 def ot_loss_and_convergence(
-    weights: Float[Array, "n"],
-    cost: Float[Array, "n m"],
-    meta_weights: Float[Array, "m"] | None = None,
+    weights: Float[AnyArray, "n"],
+    cost: Real[AnyArray, "n m"],
+    meta_weights: Float[AnyArray, "m"] | None = None,
     *,
     ot: EntropicOT = EntropicOT(),
 ) -> tuple[Float[Array, ""], Convergence]:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, Real
 
+from otrw_jax.checks import AnyArray
 from otrw_jax.ot.arrays import float_dtype, require_labels, require_shapes, working
 
 
@@ -20,12 +21,12 @@ class Measure(NamedTuple):
         weights: mass of each atom, `[m]`, summing to one.
     """
 
-    features: Float[Array, "m ..."]
+    features: Real[Array, "m ..."]
     labels: Int[Array, "m"]
     weights: Float[Array, "m"]
 
 
-def whole(features: Float[Array, "m ..."], labels: Int[Array, "m"]) -> Measure:
+def whole(features: Real[AnyArray, "m ..."], labels: Integer[AnyArray, "m"]) -> Measure:
     """Every meta example an atom of mass 1/m (eq. 5).
 
     Raises:
@@ -42,7 +43,7 @@ def whole(features: Float[Array, "m ..."], labels: Int[Array, "m"]) -> Measure:
 
 
 def prototypes(
-    features: Float[Array, "m ..."], labels: Int[Array, "m"], num_classes: int
+    features: Real[AnyArray, "m ..."], labels: Integer[AnyArray, "m"], num_classes: int
 ) -> Float[Array, "k ..."]:
     """Mean of each class's meta features (eq. 12).
 
@@ -75,14 +76,14 @@ def prototypes(
 
 
 def prototype_measure(
-    features: Float[Array, "m ..."], labels: Int[Array, "m"], num_classes: int
+    features: Real[AnyArray, "m ..."], labels: Integer[AnyArray, "m"], num_classes: int
 ) -> Measure:
     """The prototypes as atoms of mass 1/k (eq. 12); errors as `prototypes`."""
     return _uniform(prototypes(features, labels, num_classes), jnp.arange(num_classes))
 
 
 def random_sample(
-    key: Array, features: Float[Array, "m ..."], labels: Int[Array, "m"], num_classes: int
+    key: Array, features: Real[AnyArray, "m ..."], labels: Integer[AnyArray, "m"], num_classes: int
 ) -> Measure:
     """One random meta example a class, each of mass 1/k (Guo et al. 2022, section 6.1).
 
@@ -97,8 +98,8 @@ def random_sample(
 
 def random_prototypes(
     key: Array,
-    features: Float[Array, "m ..."],
-    labels: Int[Array, "m"],
+    features: Real[AnyArray, "m ..."],
+    labels: Integer[AnyArray, "m"],
     num_classes: int,
     count: int,
 ) -> Measure:
@@ -115,8 +116,8 @@ def random_prototypes(
 
 
 def balanced_sample(
-    key: Array, labels: Int[Array, "n"], num_classes: int, per_class: int
-) -> Int[Array, "k*p"]:
+    key: Array, labels: Integer[AnyArray, "n"], num_classes: int, per_class: int
+) -> Int[Array, "{num_classes*per_class}"]:
     """Indices of `per_class` random examples of each class, class by class (appendix E).
 
     Drawn from the training set itself this gives the dynamic meta set. A class with fewer
@@ -143,7 +144,7 @@ def balanced_sample(
     return jnp.where(sizes[:, None] > 0, drawn, labels.shape[0]).reshape(-1)
 
 
-def require_every_class(labels: Int[Array, "m"], num_classes: int, of: str = "meta") -> None:
+def require_every_class(labels: Integer[AnyArray, "m"], num_classes: int, of: str = "meta") -> None:
     """Raises a ValueError that names the classes without an example, or labels of no class.
 
     Labels that are traced are not checked.

@@ -38,7 +38,8 @@ def potentials_of(
     geom = geometry.Geometry(cost_matrix=cost, epsilon=ot.epsilon)
     with _loose_promotion():
         output = _solver(ot)(linear_problem.LinearProblem(geom, a=a, b=b), init=start)
-    return *output.potentials, output.n_iters
+    f, g = output.potentials
+    return f, g, jnp.asarray(output.n_iters)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from otrw_jax.checks import AnyArray
+
 # Kernels uniform in ±1/√(inputs of the layer), as PyTorch's linear layers start.
 _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -25,7 +27,7 @@ class MLPWeightNet(nn.Module):
     hidden: int = 128
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b"]:
+    def __call__(self, x: Float[AnyArray, "b d"]) -> Float[Array, "b"]:
         x = jnp.tanh(nn.Dense(self.hidden, kernel_init=_uniform)(x))
         scores = nn.Dense(1, use_bias=False, kernel_init=_uniform)(x)[:, 0]
         return jax.nn.softmax(scores)
@@ -55,7 +57,7 @@ class AttentionWeightNet(nn.Module):
     pooling: Literal["rows", "diagonal"] = "rows"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b"]:
+    def __call__(self, x: Float[AnyArray, "b d"]) -> Float[Array, "b"]:
         if self.pooling not in ("rows", "diagonal"):
             raise ValueError(
                 f"AttentionWeightNet.pooling is {self.pooling!r}; choose 'rows' or 'diagonal'."

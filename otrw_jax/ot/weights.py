@@ -5,6 +5,7 @@ optimiser's state is kept per example too, so momentum and Adam's moments (and A
 steps) are those of the example and not of whatever batch came before.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Integer, PyTree
 
+from otrw_jax.checks import AnyArray
 from otrw_jax.losses import effective_number_weights
 from otrw_jax.ot.arrays import require_labels, require_shapes
 
@@ -37,7 +39,7 @@ class ExampleWeights:
 
 
 def init_weights(
-    initial: Float[Array, "N"], optimizer: optax.GradientTransformation
+    initial: Float[AnyArray, "N"], optimizer: optax.GradientTransformation
 ) -> ExampleWeights:
     """Starts the weights at `initial` with fresh optimiser state for every example."""
     require_shapes("init_weights", initial=(initial, "N"))
@@ -53,7 +55,7 @@ def uniform_weights(count: int) -> Float[Array, "N"]:
 
 
 def effective_number_example_weights(
-    labels: Int[Array, "N"], num_classes: int, beta: float = 0.9999
+    labels: Integer[AnyArray, "N"], num_classes: int, beta: float = 0.9999
 ) -> Float[Array, "N"]:
     """Each example's class weight by the effective number (Cui et al. 2019).
 
@@ -77,7 +79,7 @@ def effective_number_example_weights(
     return of_class.at[labels].get(mode="fill", fill_value=0)
 
 
-def gather(weights: ExampleWeights, ids: Int[Array, "b"]) -> ExampleWeights:
+def gather(weights: ExampleWeights, ids: Integer[AnyArray, "b"]) -> ExampleWeights:
     """Takes the batch's entries: an ExampleWeights whose leaves have `[b]` in place of `[N]`.
 
     For weights learned from scratch at every step (table 2 of the paper), pass the result's
@@ -86,7 +88,7 @@ def gather(weights: ExampleWeights, ids: Int[Array, "b"]) -> ExampleWeights:
     return jax.tree.map(lambda x: x[ids], weights)
 
 
-def mass(values: Float[Array, "b"], simplex: Simplex) -> Float[Array, "b"]:
+def mass(values: Float[AnyArray, "b"], simplex: Simplex) -> Float[Array, "b"]:
     """The batch's entries as probabilities that sum to one.
 
     Args:
@@ -142,9 +144,11 @@ def update(
     if simplex == "normalize":
         values = mass(jnp.maximum(values, 0.0), simplex)
     values = jnp.where(jnp.isnan(value), jnp.nan, values * scale)
-    return batch.replace(values=values, slots=slots), found
+    return dataclasses.replace(batch, values=values, slots=slots), found
 
 
-def scatter(weights: ExampleWeights, ids: Int[Array, "b"], batch: ExampleWeights) -> ExampleWeights:
+def scatter(
+    weights: ExampleWeights, ids: Integer[AnyArray, "b"], batch: ExampleWeights
+) -> ExampleWeights:
     """Writes a batch's entries back. The ids of a batch must differ from one another."""
     return jax.tree.map(lambda x, y: x.at[ids].set(y), weights, batch)

@@ -243,7 +243,8 @@ class _Keep:
     """Preservation policy: the newest, the named ones and the best."""
 
     def __init__(self, named: tuple[int, ...], newest: int):
-        self.named, self.newest, self.best = named, newest, None
+        self.named, self.newest = named, newest
+        self.best: int | None = None
 
     def should_preserve(self, checkpoints, *, context):
         del context

@@ -70,6 +70,7 @@ def make_evaluator(
         )
         return global_sum(statistics, devices.axis_name)
 
+    shared: Callable
     if together:
         own = jax.jit(jax.vmap(of_batch, in_axes=(0, 0, 0, None)))
         shared = jax.jit(jax.vmap(of_batch, in_axes=(0, None, None, None)))

@@ -36,7 +36,7 @@ def test_start():
 
 
 def test_zero_features_have_cosine_zero_and_a_finite_gradient():
-    loss = ldam([9, 3, 1])
+    loss = ldam(np.array([9, 3, 1]))
 
     def objective(z, params):
         return loss(HEAD.apply({"params": params}, z), jnp.array([0, 1])).sum()

@@ -151,6 +151,7 @@ def test_inside_shard_map(function):
     np.testing.assert_allclose(spread(COST), optimal_weights(COST, epsilon=EPSILON), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 def test_shapes_are_checked():
     with pytest.raises(
         ValueError, match=r"meta_weights has the shape \(4,\); it must be \[m = 5\]"

@@ -94,6 +94,7 @@ def test_half_precision_does_not_overflow():
     np.testing.assert_allclose(cost, numpy_feature_cost(TRAIN, META), atol=5e-3)
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 def test_a_label_of_no_class_agrees_with_none():
     padded = np.array([0, -1, 2])
     wanted = [[0, 1, 1], [1, 1, 1], [1, 1, 0]]
@@ -117,6 +118,7 @@ def test_a_weight_that_is_not_a_number_is_refused():
             combined_cost(TRAIN, TRAIN_LABELS, META, META_LABELS, **{name: float("nan")})
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"meta_features has the shape \(4, 5\); .* d = 6\]"):
         feature_cost(TRAIN, META[:, :5])

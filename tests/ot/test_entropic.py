@@ -516,6 +516,7 @@ def test_errors(options, message):
         EntropicOT(**options)
 
 
+@pytest.mark.usefixtures("signatures_unchecked")
 def test_shapes_are_checked():
     for shapes in [((3,), (4, 2), (2,)), ((4,), (4, 2), (3,)), ((4, 1), (4, 2), (2,))]:
         a, cost, b = (jnp.ones(shape) for shape in shapes)

@@ -9,16 +9,22 @@ A. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
 
 import io
 import tarfile
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from otrw_jax.data.builders.manual import SourceError
 
 PIXELS = 3 * 32 * 32
 
 
 class _WithoutTensorFlow:
     """The parts of a stock CIFAR builder that need TensorFlow, done without it."""
+
+    _cifar_info: Any  # Of the stock builder: where its archive is, and the files in it.
+    info: Any
 
     @property
     def archive_url(self) -> str:
@@ -56,13 +62,17 @@ class _WithoutTensorFlow:
             )
 
 
-class Cifar10(_WithoutTensorFlow, tfds.image_classification.Cifar10, skip_registration=True):
+class Cifar10(  # type: ignore[call-arg]  # TFDS reads the argument, and has no types.
+    _WithoutTensorFlow, tfds.image_classification.Cifar10, skip_registration=True
+):
     """The stock `cifar10`: 50,000 + 10,000 images [32, 32, 3], 10 classes."""
 
     name = "cifar10"
 
 
-class Cifar100(_WithoutTensorFlow, tfds.image_classification.Cifar100, skip_registration=True):
+class Cifar100(  # type: ignore[call-arg]  # As above.
+    _WithoutTensorFlow, tfds.image_classification.Cifar100, skip_registration=True
+):
     """The stock `cifar100`: 50,000 + 10,000 images [32, 32, 3], 100 fine and 20 coarse classes."""
 
     name = "cifar100"
@@ -70,7 +80,14 @@ class Cifar100(_WithoutTensorFlow, tfds.image_classification.Cifar100, skip_regi
 
 def _read_archive(path, names: list[str]) -> dict[str, bytes]:
     with tarfile.open(path) as archive:
-        return {name: archive.extractfile(name).read() for name in names}
+        return {name: _read(archive, name) for name in names}
+
+
+def _read(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise SourceError(f"{name} in the archive is no file; download the archive anew.")
+    return file.read()
 
 
 def _png(image: np.ndarray) -> bytes:

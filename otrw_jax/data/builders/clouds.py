@@ -4,7 +4,7 @@ import hashlib
 import io
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -41,7 +41,7 @@ class Cloud(NamedTuple):
     points: Float32[np.ndarray, "1024 3"]
 
 
-def reader(folder: Folder) -> Callable[[Folder, str], Iterator[Cloud]] | None:
+def reader(folder: Folder) -> Callable[[Any, str], Iterator[Cloud]] | None:
     """The function that reads a folder's clouds, or None where it holds none.
 
     Args:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_number
 from otrw_jax.losses import cross_entropy
-from otrw_jax.methods.base import Method, TrainingData
+from otrw_jax.methods.base import Examples, Method, TrainingData
 from otrw_jax.methods.heads.closed_form import nearest_class_mean, with_head
 from otrw_jax.methods.meta.meta_loss import require_meta_set
 from otrw_jax.methods.reading import evaluated_features
@@ -35,8 +35,8 @@ def meta_centroids(model: Model, num_classes: int, *, axis_name: str | None = No
     method = nearest_class_mean(model, num_classes, axis_name=axis_name)
 
     def init(key, variables, data):
-        _require_classes("meta_centroids", data, num_classes)
-        return method.init(key, variables, data.replace(train=data.meta))
+        meta = _require_classes("meta_centroids", data, num_classes)
+        return method.init(key, variables, data.replace(train=meta))
 
     return method._replace(init=init, reads_inputs=False)
 
@@ -72,8 +72,8 @@ def meta_logistic(
     features = evaluated_features(model)
 
     def head_of(variables: PyTree, data: TrainingData) -> dict[str, Array]:
-        _require_classes("meta_logistic", data, num_classes)
-        z, labels = features(variables, data.meta), jnp.asarray(data.meta.labels)
+        meta = _require_classes("meta_logistic", data, num_classes)
+        z, labels = features(variables, meta), jnp.asarray(meta.labels)
         return fit_logistic(
             z, labels, num_classes, l2, max_iterations=max_iterations, tolerance=tolerance
         )
@@ -145,6 +145,7 @@ def fit_logistic(
     return {**head, "bias": head["bias"] - mean @ head["kernel"]}
 
 
-def _require_classes(method: str, data: TrainingData, num_classes: int) -> None:
-    require_meta_set(method, data)
-    require_every_class(data.meta.labels, num_classes)
+def _require_classes(method: str, data: TrainingData, num_classes: int) -> Examples:
+    meta = require_meta_set(method, data)
+    require_every_class(meta.labels, num_classes)
+    return meta

@@ -12,10 +12,11 @@ from otrw_jax.methods.base import Examples, TrainingData, global_sum
 from otrw_jax.methods.part import Part
 
 
-def require_meta_set(method: str, data: TrainingData) -> None:
-    """Raises ValueError where the data have no meta set, or an empty one."""
+def require_meta_set(method: str, data: TrainingData) -> Examples:
+    """The meta set; raises ValueError where the data have none, or an empty one."""
     if data.meta is None or data.meta.labels.shape[0] == 0:
         raise ValueError(f"{method} needs a meta set: take meta_per_class of 1 or more.")
+    return data.meta
 
 
 def check_rates(method: str, meta_batch: int, *rates: float | optax.Schedule) -> None:

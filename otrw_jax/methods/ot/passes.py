@@ -16,6 +16,7 @@ from otrw_jax.methods.base import (
     devices_on,
     everywhere,
     here,
+    present,
     trains_backbone,
 )
 from otrw_jax.methods.meta.meta_loss import add_cross_entropy
@@ -93,7 +94,7 @@ def batch_problem(
     if config.uses_features:
         model = setting.part.model
         if config.meta_features == "step":
-            examples = atoms_before_network(config, meta, setting.num_classes)
+            examples = atoms_before_network(config, present(meta), setting.num_classes)
             atoms = eval_features(model, variables, examples.inputs)
             atom_labels = examples.labels
         if features is None:
@@ -134,7 +135,9 @@ def network_step(
     factor = setting.config.meta_cross_entropy
     if factor:
         rest = {**now.rest, "state": after}
-        gradient, after = add_cross_entropy(now.part, factor, gradient, now.trained, rest, meta)
+        gradient, after = add_cross_entropy(
+            now.part, factor, gradient, now.trained, rest, present(meta)
+        )
     return now.part.descend(state, gradient, after)
 
 

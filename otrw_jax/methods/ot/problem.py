@@ -212,9 +212,10 @@ def cost_of(
     measure: Measure,
 ) -> Float[Array, "n m"]:
     """The cost between training examples and the measure's atoms; features unused by labels."""
+    if config.cost == "label":
+        return costs.label_cost(labels, measure.labels)
+    assert features is not None  # The other costs are of features.
     match config.cost:
-        case "label":
-            return costs.label_cost(labels, measure.labels)
         case "feature":
             return costs.feature_cost(features, measure.features)
         case _:

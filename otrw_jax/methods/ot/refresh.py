@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from otrw_jax.methods.base import Examples, TrainingData
+from otrw_jax.methods.base import Examples, TrainingData, present
 from otrw_jax.methods.ot.problem import OTProblem, atoms_before_network
 from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.models.model import Model
@@ -98,7 +98,7 @@ def refreshed_meta(
         labels = jnp.asarray(data.train.labels)
         ids = measures.balanced_sample(key, labels, num_classes, config.measure_size)
         meta = Examples(jax.tree.map(lambda x: x[ids], data.train.inputs), labels[ids])
-    meta = atoms_before_network(config, meta, num_classes)
+    meta = atoms_before_network(config, present(meta), num_classes)
     mapped = axis_name is not None
     if config.meta_batch_norm:
         training = features.training if mapped else features.training_alone

@@ -1,5 +1,6 @@
 """Stage 2: example weights by optimal transport (Guo et al. 2022, Algorithm 1)."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -168,7 +169,7 @@ def new_weights(
         cost, measure = problem(entries.values)
         values = optimal_weights(cost, measure.weights, epsilon=config.ot.epsilon)
         solved = ot_loss_and_convergence(values, cost, measure.weights, ot=config.ot)
-        return entries.replace(values=values), values, solved
+        return dataclasses.replace(entries, values=values), values, solved
     if config.from_scratch:
         entries = weights.init_weights(entries.initial, optimizer)
 

@@ -1,6 +1,6 @@
 """Stage 2 with a weight net: example weights amortised by a net (Guo et al. 2022, Algorithm 2)."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import flax.linen as nn
 import flax.struct
@@ -202,7 +202,7 @@ def _mean_over_batches(weigh, inputs: Float[Array, "n e"], size: int) -> Float[n
 def _require_choices(config: OTProblem, net_input: str, axis_name: str | None) -> None:
     if config.second_order and axis_name is not None:
         raise ValueError("ot_weight_net: second_order is for one device; leave axis_name out.")
-    if net_input not in NetInput.__args__:
+    if net_input not in get_args(NetInput):
         raise ValueError(
-            f"ot_weight_net: net_input is {net_input!r}; choose one of {list(NetInput.__args__)}."
+            f"ot_weight_net: net_input is {net_input!r}; choose one of {list(get_args(NetInput))}."
         )

@@ -1,6 +1,7 @@
 """BERT: a transformer encoder for texts in word pieces."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from otrw_jax.models.heads import unit
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(nn.gelu, approximate=False),
     "gelu_new": partial(nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),

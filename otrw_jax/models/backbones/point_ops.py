@@ -40,8 +40,7 @@ def farthest_points(
 
     first = jnp.broadcast_to(jnp.asarray(start, jnp.int32), (batch,))
     nothing_chosen = jnp.full((batch, total), jnp.inf, points.dtype)
-    _, ids = lax.scan(choose, (nothing_chosen, first), length=count)
-    return ids.T
+    return lax.scan(choose, (nothing_chosen, first), length=count)[1].T
 
 
 @functools.partial(jax.jit, static_argnames="size")

@@ -71,14 +71,14 @@ class PointNet2(nn.Module):
         layers = partial(SharedMLP, axis_name=self.axis_name)
         *widths, widths_over_all = self.widths
         chosen = gather_points(x, farthest_points(x, self.points[0]))
-        features = None
+        features: Array | None = None
         levels = zip(self.points, self.radii, self.neighbours, widths, strict=True)
         for level, (count, radius, neighbours, width) in enumerate(levels, 1):
             centres = chosen[:, :count]
             around = group(x, features, ball_query(radius, neighbours, x, centres), centres)
             features = largest(layers(width, name=f"level{level}")(around, train), axis=2)
             x = centres
-        x = jnp.concatenate([x, features], axis=-1)
+        x = x if features is None else jnp.concatenate([x, features], axis=-1)
         x = largest(layers(widths_over_all, name="all")(x, train), axis=1)
         names = branch_names("hidden", self.branches)
         parts = [layers(self.hidden, name=name)(x, train) for name in names]
