@@ -231,8 +231,7 @@ def _read_png(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-<<<<<<< HEAD
-def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     """Saves arrays in an npz file, whole or not at all.
 
     Raises:
@@ -240,18 +239,6 @@ def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """
     with replacing(path, f".{os.getpid()}.tmp") as draft, draft.open("wb") as file:
         np.savez(file, **arrays)
-=======
-def save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    """Saves in one step, so that no reader sees half a file, and leaves none behind on failure."""
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-    try:
-        np.savez(partial, **arrays)
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
->>>>>>> 07a3ccb67cc5e86b1603365e5f152b574dd9019c
 
 
 if __name__ == "__main__":
