@@ -222,8 +222,7 @@ def _of_flags(error: Exception, argv: list[str]) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, AttributeError | KeyError):
         field = re.search(r"[\w.]+", lines[0].split("ttribute ")[-1])
-        way = field and _as_argument(argv, field[0])
-        if way:
+        if field and (way := _as_argument(argv, field[0])):
             return f"The config has no field {field[0]!r}, which is an argument: give {way}."
         near = re.search(r'Did you mean "(\w+)"', text)
         rest = f"did you mean {near[1]!r}?" if near else "--help lists its fields."

@@ -2,7 +2,7 @@
 
 import runpy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def run_config(flag: flags.FlagHolder) -> ConfigDict:
     Raises:
         ValueError: as `check_overrides`.
     """
-    config, given = flag.value, flags.FLAGS[flag.name]
+    config, given = flag.value, cast(Any, flags.FLAGS[flag.name])
     check_overrides(config, given.config_filename, given.override_values)
     return config
 

@@ -28,7 +28,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(path: str | pathlib.Path) -> Iterator[None]:
+def writing(path: str | os.PathLike) -> Iterator[None]:
     """Says of an error of the file system which file it is about, and what to do.
 
     Raises:
@@ -43,7 +43,7 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | pathlib.Path, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike, suffix: str = ".tmp") -> Iterator[pathlib.Path]:
     """Gives a draft beside a file to write to, which takes its place once the block has ended.
 
     Readers never see half of it. The folder is made where there is none.
@@ -68,7 +68,7 @@ def replacing(path: str | pathlib.Path, suffix: str = ".tmp") -> Iterator[pathli
             raise
 
 
-def read_json(path: str | pathlib.Path) -> Any:
+def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file of a run directory.
 
     Raises:
@@ -82,7 +82,7 @@ def read_json(path: str | pathlib.Path) -> Any:
         ) from error
 
 
-def write_json(path: str | pathlib.Path, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a JSON file, whole or not at all.
 
     Raises:
@@ -91,7 +91,7 @@ def write_json(path: str | pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_text(path: str | pathlib.Path, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a file of text, whole or not at all.
 
     Raises:
@@ -101,7 +101,7 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
         draft.write_text(text)
 
 
-def append_line(path: str | pathlib.Path, line: str) -> None:
+def append_line(path: str | os.PathLike, line: str) -> None:
     """Adds a line at the end of a file, on the disk before it returns; whole or not at all.
 
     Raises:
