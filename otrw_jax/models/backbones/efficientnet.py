@@ -44,8 +44,7 @@ class EfficientNetLite0(nn.Module):
     all but the bottlenecks' ends, and the mean over positions. Tan and Le, EfficientNet, ICML 2019,
     table 1, without squeeze-and-excitation, as the authors' program for small devices has it
     (tensorflow/tpu, models/official/efficientnet/lite); with a linear head of 1,000 classes it has
-    4,652,008 parameters. Padding is TensorFlow's "SAME". Sides may be any; the published weights
-    are for 224, and serve from about 96 on.
+    4,652,008 parameters. Padding is TensorFlow's "SAME"; sides may be any.
 
     Neither dropout nor stochastic depth is drawn, in training either.
 
