@@ -10,9 +10,11 @@ from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
     alone_in,
     check_config,
+    check_data,
     claim,
     describe,
     extended,
+    holds_run,
 )
 from experiments.runs.display import Display
 from experiments.runs.first_stage import taken_over
@@ -69,6 +71,8 @@ class OpenRun:
         self.ends = self.program.ends
         self.variables = self.program.initial_variables(run.seed)
         if self._writes:
+            if holds_run(run.workdir):
+                check_data(run.workdir, self.prepared)
             _tell_of_another_device(run.workdir)
             describe(run.workdir, self.program, self.prepared, self.variables)
         # Runs that are trained together are saved one after the other: a kill in between leaves
