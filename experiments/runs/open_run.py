@@ -124,6 +124,10 @@ class OpenRun:
             self._reporter = Reporter(self.run.workdir, title, self.history, display)
             files.callback(self._reporter.close)
 
+    def saves(self, epoch: int, number: int) -> bool:
+        """Whether `keep` saves an epoch, the `epoch`-th of its stage from one."""
+        return number in self.ends or epoch % self._experiment.config.checkpoint_every == 0
+
     def keep(self, epoch: int, record: dict, state: Any) -> None:
         """Saves and reports an epoch, the `epoch`-th of its stage from one."""
         number = record["number"]
@@ -131,7 +135,7 @@ class OpenRun:
         self.done = number
         if not self._writes:
             return
-        if number in self.ends or epoch % self._experiment.config.checkpoint_every == 0:
+        if self.saves(epoch, number):
             best = best_record(self.history, "held_out")
             content = {"history": self.history, "config": self._fingerprint}
             self.checkpoints.save(number, state, content, best=best and best["number"])
