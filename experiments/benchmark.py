@@ -12,6 +12,7 @@ from absl import flags
 
 from experiments.benchmarks import autograd as published
 from experiments.benchmarks import (
+    encoder,
     epoch,
     gradient,
     precision,
@@ -41,6 +42,7 @@ SECTIONS = {
     "epoch": epoch,
     "seeds": seeds,
     "precision": precision,
+    "encoder": encoder,
     "start": start,
 }
 NEED_PYTORCH = ("published", "epoch")

@@ -11,7 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import gradient, precision, seeds, sinkhorn, start, step, threshold
+from experiments.benchmarks import (
+    encoder,
+    gradient,
+    precision,
+    seeds,
+    sinkhorn,
+    start,
+    step,
+    threshold,
+)
 from experiments.benchmarks.problems import (
     COSTS,
     batch_costs,
@@ -166,6 +175,23 @@ def test_seeds_take_as_many_steps_together_as_one():
     for count in (0, 2):
         step_count = seeds._epochs(model, inputs, prepare, batch, count)()
         assert (np.asarray(step_count) == steps).all()
+
+
+def test_images_a_second_are_measured(monkeypatch):
+    monkeypatch.setattr(encoder, "BATCH", 2)
+    monkeypatch.setattr(encoder, "SIDE", 32)
+    monkeypatch.setattr(encoder, "LAYERS", ((4, 3, 3, 2), (4, 3, 5, 1)))
+    records = encoder.run(TINY)
+    assert [record["name"] for record in records] == [
+        "network",
+        "3×3, stride 2, 4² × 3",
+        "5×5, stride 1, 4² × 3",
+    ]
+    assert all(record["section"] == "encoder" and record["seconds"] > 0 for record in records)
+    text = encoder.markdown(records)
+    assert f"{2 / records[0]['seconds']:.0f} images a second" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| 5×5, stride 1")]
+    assert tables.number(records[2]["ratio"]) in row
 
 
 def test_half_precision_is_measured(monkeypatch, data_dir):

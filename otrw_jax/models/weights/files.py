@@ -29,11 +29,20 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"{path} is no file; give the path of a file of weights.")
     if path.suffix != SAFETENSORS:
         return read_pth(path)
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}.") from error
+    tensors = read_safetensors(path)
     plain = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     if len(plain) < len(tensors):
         raise ValueError(f"{path} holds tensors of one name with and without {PREFIX!r}.")
     return plain
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Tensors of a file in the safetensors format, by the names that it has.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}.") from error

@@ -68,24 +68,28 @@ def place(
         ValueError: a tensor is missing, of another shape, not finite, or of no part of the network;
             all are listed.
     """
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    z, variables = jax.eval_shape(
-        lambda x: backbone.init_with_output(jax.random.key(0), x, train=False), images
-    )
-    shapes = {at: leaf.shape for at, leaf in flatten_dict(variables).items()}
+    shapes, width = _shapes(backbone)
     names = {at: f"{module_of(at[1:-1])}.{_LEAVES[at[-1]]}" for at in shapes}
     if head:
         matrix = tensors.get(f"{head_name}.weight")
         classes = len(matrix) if np.ndim(matrix) else "k"
-        at = ("head", _HEAD)
-        shapes |= {(*at, "kernel"): (z.shape[1], classes), (*at, "bias"): (classes,)}
-        names |= {(*at, "kernel"): f"{head_name}.weight", (*at, "bias"): f"{head_name}.bias"}
+        for leaf, shape in (("kernel", (width, classes)), ("bias", (classes,))):
+            at = ("head", _HEAD, leaf)
+            shapes[at], names[at] = shape, f"{head_name}.{_LEAVES[leaf]}"
     wanted = {names[at]: _pytorch_shape(shape) for at, shape in shapes.items()}
-    unread = () if head else (f"{head_name}.", _SCALES)
-    _check(path, wanted, tensors, unread)
+    _check(path, wanted, tensors, unread=() if head else (f"{head_name}.", _SCALES))
     placed = unflatten_dict({at: _placed(tensors[name]) for at, name in names.items()})
-    parameters = placed.pop("params")
-    return Weights(parameters, placed, placed.pop("head", None))
+    of_backbone, of_head = placed.pop("params"), placed.pop("head", None)
+    return Weights(of_backbone, placed, of_head)
+
+
+def _shapes(backbone: nn.Module) -> tuple[dict[tuple[str, ...], tuple], int]:
+    """Shapes of a backbone's variables by their paths, and the width of its features."""
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    z, variables = jax.eval_shape(
+        lambda x: backbone.init_with_output(jax.random.key(0), x, train=False), images
+    )
+    return {at: leaf.shape for at, leaf in flatten_dict(variables).items()}, z.shape[1]
 
 
 def _pytorch_shape(shape: tuple) -> tuple:
@@ -121,8 +125,14 @@ def _wrong(
             yield f"{expected}, found nothing"
         elif tensors[name].shape != shape:
             yield f"{expected}, found ({', '.join(map(str, tensors[name].shape))})"
-        elif not np.isfinite(tensors[name].astype(np.float32)).all():
+        elif not _is_finite(tensors[name]):
             yield f"{name}: expected finite numbers, found others"
     for name, tensor in tensors.items():
         if name not in wanted and not name.endswith(_COUNTER) and not name.startswith(unread):
             yield f"{name}: expected nothing, found ({', '.join(map(str, tensor.shape))})"
+
+
+def _is_finite(tensor: np.ndarray) -> bool:
+    """Whether all numbers are, as float32."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(tensor.astype(np.float32)).all())

@@ -139,16 +139,18 @@ def test_all_tensors_that_do_not_match_are_listed(write):
     tensors = made.resnet(50)
     tensors["layer1.0.conv2.weight"] = np.zeros((4, 2, 3, 3), np.float32)
     tensors["layer2.0.downsample.1.running_var"][3] = np.nan
+    tensors["layer1.0.bn1.weight"] = np.full(4, 1e300)
     tensors["layer5.0.conv1.weight"] = np.zeros((4, 4, 1, 1), np.float32)
     tensors["att.weight"] = np.zeros((), np.float32)
     tensors["fc.weight"] = np.zeros((3, 127), np.float32)
     del tensors["bn1.running_mean"], tensors["layer4.2.conv3.weight"]
-    with pytest.raises(ValueError, match="7 tensors differ") as error:
+    with pytest.raises(ValueError, match="8 tensors differ") as error:
         load(write(tensors))
     assert sorted(line.strip() for line in str(error.value).splitlines()[1:]) == [
         "att.weight: expected nothing, found ()",
         "bn1.running_mean: expected (4), found nothing",
         "fc.weight: expected (3, 128), found (3, 127)",
+        "layer1.0.bn1.weight: expected finite numbers, found others",
         "layer1.0.conv2.weight: expected (4, 4, 3, 3), found (4, 2, 3, 3)",
         "layer2.0.downsample.1.running_var: expected finite numbers, found others",
         "layer4.2.conv3.weight: expected (128, 32, 1, 1), found nothing",
