@@ -76,7 +76,7 @@ def place(
     names = {at: f"{module_of(at[1:-1])}.{_LEAVES[at[-1]]}" for at in shapes}
     if head:
         matrix = tensors.get(f"{head_name}.weight")
-        classes = len(matrix) if np.ndim(matrix) else "k"
+        classes = "k" if matrix is None or not np.ndim(matrix) else len(matrix)
         at = ("head", _HEAD)
         shapes |= {(*at, "kernel"): (z.shape[1], classes), (*at, "bias"): (classes,)}
         names |= {(*at, "kernel"): f"{head_name}.weight", (*at, "bias"): f"{head_name}.bias"}
