@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
-from experiments.documents.measurements import number, table
+from experiments.documents.markdown import number, table
 from otrw_jax.models.backbones.depthwise import DepthwiseConv
 from otrw_jax.models.backbones.efficientnet import EfficientNetLite0
 from otrw_jax.models.image_encoder import BATCH

@@ -45,7 +45,7 @@ def shifted_products(
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
     last = [stride * (-(-side // stride) - 1) for side in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    return sum(
+    return sum(  # type: ignore[return-value]  # There is a place at the least.
         x[:, i : i + last[0] + 1 : stride, j : j + last[1] + 1 : stride]
         * kernel[i, j, 0][None, None, None]
         for i in range(size)

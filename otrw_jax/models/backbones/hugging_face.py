@@ -11,13 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from otrw_jax.extras import brought_by
 from otrw_jax.models.backbones.bert import Bert, BertConfig
 from otrw_jax.models.weights.files import read_safetensors
-
-with brought_by("text", __name__):
-    import safetensors
-    import safetensors.numpy
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 LAYER = {

@@ -4,11 +4,14 @@ import os
 import pathlib
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from otrw_jax.extras import brought_by
 from otrw_jax.models.weights.layouts import PREFIX
 from otrw_jax.models.weights.pth import read_pth
+
+with brought_by("weights", __name__):
+    import safetensors
+    import safetensors.numpy
 
 SAFETENSORS = ".safetensors"
 

@@ -72,7 +72,7 @@ def place(
     names = {at: f"{module_of(at[1:-1])}.{_LEAVES[at[-1]]}" for at in shapes}
     if head:
         matrix = tensors.get(f"{head_name}.weight")
-        classes = len(matrix) if np.ndim(matrix) else "k"
+        classes = "k" if matrix is None or not matrix.ndim else len(matrix)
         for leaf, shape in (("kernel", (width, classes)), ("bias", (classes,))):
             at = ("head", _HEAD, leaf)
             shapes[at], names[at] = shape, f"{head_name}.{_LEAVES[leaf]}"

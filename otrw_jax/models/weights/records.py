@@ -47,7 +47,7 @@ class Storage(NamedTuple):
 
     key: str
     dtype: np.dtype
-    count: int
+    count: int  # type: ignore[assignment]  # Tuples have a method of this name.
 
 
 class Tensor(NamedTuple):

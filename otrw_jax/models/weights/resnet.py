@@ -1,7 +1,6 @@
 """Trained ResNets from files in the layout of torchvision and timm."""
 
 import os
-import re
 
 from otrw_jax.models.backbones.resnet_imagenet import ResNetImageNet
 from otrw_jax.models.weights.files import read_tensors
@@ -34,6 +33,6 @@ def load_resnet(path: str | os.PathLike, network: ResNetImageNet, head: bool = F
 def _module(path: tuple[str, ...]) -> str:
     if len(path) == 1:
         return _STEM[path[0]]
-    stage, block = re.fullmatch(r"stage(\d+)_block(\d+)", path[0]).groups()
+    stage, block = path[0].removeprefix("stage").split("_block")
     part = _SHORTCUT.get(path[1]) or path[1].replace("norm", "bn")
     return f"layer{stage}.{int(block) - 1}.{part}"
