@@ -28,7 +28,7 @@ import tests.signatures  # noqa: E402, F401
 CHECKED = ("otrw_jax.losses", "otrw_jax.metrics", "otrw_jax.ot")
 jaxtyping.install_import_hook(CHECKED, "tests.signatures.checked")
 
-# Parts of the paths of what takes long: six seconds or more of processor time where programs are
+# Parts of the paths of what takes long: some seconds of processor time and more where programs are
 # kept from before, or processes of its own. `make test-fast` leaves them out.
 SLOW = (
     "experiments/benchmarks/",
@@ -37,10 +37,17 @@ SLOW = (
     "experiments/cli/test_processes.py",
     "experiments/studies/test_cells.py",
     "experiments/studies/test_within_minutes.py",
+    "experiments/pictures/test_classes.py",
+    "experiments/configs/test_earlier.py",
     "experiments/test_",
+    "methods/heads/test_closed_form.py",
     "methods/test_ot_everywhere.py",
+    "methods/test_pytrees.py",
     "methods/test_released_parity.py",
+    "methods/test_types.py",
     "models/backbones/test_bert.py",
+    "models/backbones/test_pointnet2.py",
+    "models/backbones/test_resnet_cifar.py",
     "models/test_other_libraries.py",
     "training/test_checkpoints.py",
     "test_compilations.py",
