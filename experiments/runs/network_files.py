@@ -16,7 +16,7 @@ import safetensors.numpy
 from jaxtyping import PyTree
 
 from experiments.configs import earlier
-from otrw_jax.training.files import replacing
+from otrw_jax.files import replacing
 
 SUFFIX = ".safetensors"
 HEADER = "otrw_jax"

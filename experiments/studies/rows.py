@@ -20,7 +20,7 @@ from experiments.runs.training import Run, train_together
 from experiments.studies.records import read
 from experiments.studies.tables import Row
 from otrw_jax.checks import nearest
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 KEPT = (
     "epoch",
