@@ -75,7 +75,7 @@ def unpack(folder: pathlib.Path, root: pathlib.Path) -> Iterator[str]:
     """
     firsts = sorted(folder.glob("*_0.npz"))
     if not firsts:
-        raise FileNotFoundError(f"{folder} holds no packed data set; pack one with --to.")
+        raise FileNotFoundError(f"{folder} holds no packed data set; pack one with --pack.")
     for first in firsts:
         name = first.name.removesuffix("_0.npz")
         if (root / name).exists():

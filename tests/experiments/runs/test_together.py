@@ -10,7 +10,8 @@ from experiments.program.experiment import Experiment
 from experiments.program.scores import scores, scores_together
 from experiments.runs import training
 from experiments.runs.journal import Reporter
-from experiments.runs.training import Run, train, train_together
+from experiments.runs.open_run import Run
+from experiments.runs.training import train, train_together
 from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
 from tests.experiments.shared import Interrupted
