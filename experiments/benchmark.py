@@ -27,7 +27,7 @@ from experiments.benchmarks.timing import QUICK, Effort
 from experiments.cli import MARKDOWN, define_path, run_app
 from experiments.documents.markdown import rewrite
 from otrw_jax.checks import nearest
-from otrw_jax.training.files import write_json
+from otrw_jax.files import write_json
 
 QUICKLY = flags.DEFINE_bool("quick", False, "Fewer repeats, without the largest problems.")
 ONLY = flags.DEFINE_list("only", [], "Sections to measure, by name; else all.")

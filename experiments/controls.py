@@ -23,9 +23,10 @@ from experiments.documents.controls import shown_table
 from experiments.program.experiment import Experiment
 from experiments.runs.identity import factor_of, flatten
 from experiments.runs.network_files import of_seed
+from experiments.runs.open_run import Run
 from experiments.runs.provenance import provenance
 from experiments.runs.restoring import restore_first
-from experiments.runs.training import Run, train_together
+from experiments.runs.training import train_together
 from experiments.studies.cells import Cells
 from experiments.studies.records import append
 

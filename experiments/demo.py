@@ -22,7 +22,7 @@ from experiments.program.experiment import Experiment
 from experiments.runs.identity import flatten
 from experiments.runs.training import train
 from experiments.studies.demonstrations import DEMOS
-from otrw_jax.training.files import write_json
+from otrw_jax.files import write_json
 
 DATA = flags.DEFINE_enum(
     "data", "digits", ["digits", "sst2", "modelnet10"], "What the recipes are shown on."

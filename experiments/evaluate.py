@@ -13,8 +13,8 @@ from experiments.cli import DATA_DIR, WORKDIR, define_path, run_app
 from experiments.program.scores import statistics, summary
 from experiments.runs.learned_weights import learned_weights
 from experiments.runs.restoring import Restored, restore
+from otrw_jax.files import replacing, write_json
 from otrw_jax.metrics import per_class_accuracy
-from otrw_jax.training.files import replacing, write_json
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."

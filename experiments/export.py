@@ -11,8 +11,8 @@ from experiments.runs.identity import portable
 from experiments.runs.network_files import SUFFIX, is_network_file, write_network
 from experiments.runs.outcomes import three_results
 from experiments.runs.restoring import Restored, restore
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
-from otrw_jax.training.files import read_json
 
 TO = define_path("to", None, f"The file, NAME{SUFFIX}.")
 

@@ -14,22 +14,22 @@ from experiments.cli import DATA_DIR, DATASET, define_path, run_app, seeds
 from experiments.studies.parcels import pack, unpack
 from otrw_jax.data.sources import data_root
 
-TO = define_path("pack", None, "Folder that the files are written to.")
-FROM = define_path("packed", None, "Folder with the files, of which a data folder is made.")
+PACK = define_path("pack", None, "Folder that the files are written to.")
+PACKED = define_path("packed", None, "Folder with the files, of which a data folder is made.")
 
 
 def main(argv: list[str]) -> None:
     """Packs a data set, or makes a data folder of what is packed."""
     del argv
-    if bool(TO.value) == bool(FROM.value):
+    if bool(PACK.value) == bool(PACKED.value):
         raise ValueError("give one of --pack, to pack, and --packed, to unpack.")
-    if FROM.value:
-        for name in unpack(pathlib.Path(FROM.value), data_root(DATA_DIR.value)):
+    if PACKED.value:
+        for name in unpack(pathlib.Path(PACKED.value), data_root(DATA_DIR.value)):
             print(f"unpacked: {name} in {data_root(DATA_DIR.value)}")
         return
     if DATASET.value not in ("cifar10", "cifar100"):
         raise ValueError(f"--dataset={DATASET.value}: choose cifar10 or cifar100.")
-    for path in pack(DATASET.value, DATA_DIR.value, pathlib.Path(TO.value), seeds(3)):
+    for path in pack(DATASET.value, DATA_DIR.value, pathlib.Path(PACK.value), seeds(3)):
         print(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,7 +10,7 @@ import pathlib
 from experiments.cli import RECORDS, define_path, run_app
 from experiments.documents import network_list
 from experiments.documents.results import document
-from otrw_jax.training.files import write_text
+from otrw_jax.files import write_text
 
 OUT = define_path("out", "docs/results.md", "The document.")
 

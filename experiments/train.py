@@ -18,10 +18,11 @@ from experiments.cli import CONFIG, WORKDIR, processes, run_app
 from experiments.configs.overrides import run_config
 from experiments.program.experiment import Experiment
 from experiments.runs.network_files import of_seed
+from experiments.runs.open_run import Run
 from experiments.runs.outcomes import mean_results, sentences
-from experiments.runs.training import Run, train, train_together
+from experiments.runs.training import train, train_together
+from otrw_jax.files import write_json
 from otrw_jax.training.devices import is_first_process
-from otrw_jax.training.files import write_json
 
 EXTEND = flags.DEFINE_bool(
     "extend", False, "Go on with a run under other epochs and rates than it has had until now."

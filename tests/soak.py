@@ -27,7 +27,7 @@ from absl import flags
 
 from experiments.cli import WORKDIR, run_app
 from experiments.runs.restoring import restore
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 KILLS = flags.DEFINE_integer("kills", 0, "Of each case; 0 takes its own number.", lower_bound=0)
 ONLY = flags.DEFINE_list("only", [], "Names of cases; all by default.")

@@ -1,6 +1,7 @@
 """The reference has every public name; that it can be built is what `make docs` is for."""
 
 import importlib
+import itertools
 import pathlib
 import re
 
@@ -41,6 +42,17 @@ def test_the_rooms_of_the_design_are_those_of_the_tree():
         if line.split()[0].endswith("/"):
             folders[depth:] = [line.split()[0]]
     assert len(paths) > 40 and [path for path in paths if not path.exists()] == []
+
+
+def test_the_way_from_the_script_to_the_loss_is_that_of_the_imports():
+    text = (ROOT / "docs" / "design.md").read_text()
+    section = text.split("## From the script to the loss")[1].split("## ")[0]
+    files = re.findall(r"^    ([\w/]+)\.py ", section, re.MULTILINE)
+    assert len(files) == 8
+    for one, following in itertools.pairwise(files):
+        package, _, name = following.removesuffix("/__init__").replace("/", ".").rpartition(".")
+        imports = f"from {package}.{name} import |from {package} import .*\\b{name}\\b"
+        assert re.search(imports, (ROOT / f"{one}.py").read_text()), (one, following)
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/index.md"])

@@ -5,7 +5,7 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from otrw_jax.training.files import read_json, write_json
+from otrw_jax.files import read_json, write_json
 from tests import soak
 from tests.experiments.conftest import data_dir  # noqa: F401
 

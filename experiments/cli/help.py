@@ -1,6 +1,7 @@
 """What `--help` shows: a script's flags, and the fields of a config with their ranges."""
 
 import pathlib
+import re
 import runpy
 
 import flax.traverse_util
@@ -13,7 +14,6 @@ from otrw_jax.checks import nearest
 
 ASKED = ("--help", "-help", "-h", "--helpshort", "--helpfull", "-?")
 CONFIGS = pathlib.Path("experiments/configs")
-NO_CONFIGS = ("__init__", "common")
 DEFAULT = CONFIGS / "digits.py"
 OF_EVERY_SCRIPT = ("keep_compiled", "fast_cpu", "debug")
 
@@ -54,12 +54,18 @@ def missing_config(argv: list[str]) -> str | None:
     """A sentence where the config's file is none; the nearest is suggested."""
     text = config_argument(argv)
     file = (text or "").partition(":")[0]
-    path = pathlib.Path(file)
-    if text is None or (path.is_file() and path.suffix == ".py" and path.stem not in NO_CONFIGS):
+    if text is None or _is_config(pathlib.Path(file)):
         return None
-    known = [str(path) for path in sorted(CONFIGS.glob("*.py")) if path.stem not in NO_CONFIGS]
+    known = [str(path) for path in sorted(CONFIGS.glob("*.py")) if _is_config(path)]
     hint = f"; did you mean {nearest(file, known)}?" if known else "."
     return f"--config={file} is no config file{hint}"
+
+
+def _is_config(path: pathlib.Path) -> bool:
+    """Whether a file gives a config; those beside them in their folder give none."""
+    defined = r"^(def get_config\(|from .* import .*\bget_config\b)"
+    is_file = path.suffix == ".py" and path.is_file()
+    return is_file and re.search(defined, path.read_text(errors="replace"), re.M) is not None
 
 
 def fields_of(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a script starts, and how it ends where something is wrong."""
+"""The flags that scripts share; how one starts, and how it ends where something is wrong."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""One file a dataset family, each a function that returns a ConfigDict."""
+"""One file a dataset family, with its `get_config`; beside them what checks and reads configs."""

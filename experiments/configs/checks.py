@@ -1,4 +1,4 @@
-"""What a config may hold: a range for every field, and which fields go together.
+"""The range of every field of a config; and a config checked against these and `relations`.
 
 All of it is checked before anything is loaded or trained, so that no mistake is told late.
 """

@@ -1,4 +1,4 @@
-"""What a field of a config may hold: a test, and the range in words."""
+"""Kinds of ranges that fields of a config may have: a test, and the range in words."""
 
 import math
 import re

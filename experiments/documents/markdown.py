@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from otrw_jax.training.files import write_text
+from otrw_jax.files import write_text
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from otrw_jax.training.files import replacing
+from otrw_jax.files import replacing
 
 DPI = 120
 _GREY = "0.35"

@@ -11,7 +11,7 @@ from otrw_jax.data.images import Preprocessing, preprocessing
 from otrw_jax.data.points import point_preprocessing
 from otrw_jax.data.sources import Dataset, data_root, load_dataset
 from otrw_jax.data.splits import Split, groups_of_copies, make_split, make_split_of_counts
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 # Of a data set that was packed for some subsets alone: their fingerprints.
 PACKED = "packed.json"

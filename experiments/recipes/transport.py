@@ -7,8 +7,10 @@ import flax.linen as nn
 from ml_collections import ConfigDict
 
 from experiments.recipes.base import Context, Recipe
-from otrw_jax import OTReweighting, cross_entropy, ot_reweight
+from otrw_jax.losses import cross_entropy
 from otrw_jax.methods import presets
+from otrw_jax.methods.ot.problem import OTReweighting
+from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet

@@ -13,8 +13,8 @@ from experiments.program.prepared import Prepared
 from experiments.runs.extending import Changes, check_changes, is_of_this_kind, told, undone
 from experiments.runs.identity import HOW, fingerprint_of, flatten
 from experiments.runs.provenance import provenance
+from otrw_jax.files import read_json, write_json, writing
 from otrw_jax.models.model import count_parameters
-from otrw_jax.training.files import read_json, write_json, writing
 
 
 class RunningError(RuntimeError):

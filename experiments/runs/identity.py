@@ -1,4 +1,4 @@
-"""What of a config decides what comes out of a run, and what does not; flat, as JSON has it."""
+"""What of a config decides what comes out of a run, and what does not; its imbalance factor."""
 
 import hashlib
 import json

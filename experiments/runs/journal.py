@@ -7,7 +7,7 @@ import pathlib
 import time
 
 from experiments.runs.display import Display
-from otrw_jax.training.files import append_line, write_text, writing
+from otrw_jax.files import append_line, write_text, writing
 
 # Where there is no terminal, epochs without an evaluation are told at most this often.
 QUIET_SECONDS = 10.0

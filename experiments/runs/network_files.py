@@ -16,7 +16,8 @@ import safetensors.numpy
 from jaxtyping import PyTree
 
 from experiments.configs import earlier
-from otrw_jax.training.files import replacing
+from otrw_jax.files import replacing
+from otrw_jax.paths import named_leaves
 
 SUFFIX = ".safetensors"
 HEADER = "otrw_jax"
@@ -53,7 +54,7 @@ def write_network(path: str | os.PathLike, variables: PyTree, about: dict) -> No
     Raises:
         OSError: it cannot be written; what was there is intact.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(variables).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(variables).items()}
     content = safetensors.numpy.save(arrays, {HEADER: json.dumps(about)})
     with replacing(path) as draft:
         draft.write_bytes(content)
@@ -80,7 +81,7 @@ def read_network(path: str | os.PathLike, template: PyTree) -> PyTree:
         FileNotFoundError: there is no file.
         ValueError: it is not a whole network file, or its arrays are not those of the template.
     """
-    found, wanted = _read(path, arrays=True)[1], _named(template)
+    found, wanted = _read(path, arrays=True)[1], named_leaves(template)
     types = [
         {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
         for leaves in (found, wanted)
@@ -94,14 +95,6 @@ def read_network(path: str | os.PathLike, template: PyTree) -> PyTree:
             )
     leaves = [jnp.asarray(found[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
-def _named(variables: PyTree) -> dict:
-    """The leaves by their paths, as params/backbone/Conv_0/kernel."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
-    }
 
 
 def _read(path, arrays: bool = False) -> tuple[dict, dict[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Of a run's history the epochs that are told of; and over seeds their mean and deviation."""
+"""A run's results: its last epoch and its best ones; over seeds their mean and deviation."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Runs of a recipe, from a config and a seed each: trained, resumed, taken over, restored."""
+"""Runs of a recipe, a seed each: trained or gone on with, alone or together, epoch by epoch."""
 
 import contextlib
 import math

@@ -15,7 +15,7 @@ from experiments.studies.agenda import FIRST
 from experiments.studies.rows import row_config
 from experiments.studies.tables import TABLES
 from otrw_jax.data.sources import ARRAYS, CACHE_NAME, data_root, save_arrays
-from otrw_jax.training.files import write_json, write_text
+from otrw_jax.files import write_json, write_text
 
 # Images a file; no more bytes than as they are, 3,072 each.
 IMAGES = 19_000
@@ -75,7 +75,7 @@ def unpack(folder: pathlib.Path, root: pathlib.Path) -> Iterator[str]:
     """
     firsts = sorted(folder.glob("*_0.npz"))
     if not firsts:
-        raise FileNotFoundError(f"{folder} holds no packed data set; pack one with --to.")
+        raise FileNotFoundError(f"{folder} holds no packed data set; pack one with --pack.")
     for first in firsts:
         name = first.name.removesuffix("_0.npz")
         if (root / name).exists():

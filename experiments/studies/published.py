@@ -1,4 +1,4 @@
-"""The paper's figures, as errors in percent."""
+"""The figures of the paper's tables, as errors in percent."""
 
 import functools
 import json

@@ -11,7 +11,7 @@ import pathlib
 
 from experiments.configs import earlier
 from experiments.configs.earlier import written_earlier
-from otrw_jax.training.files import append_line, writing
+from otrw_jax.files import append_line, writing
 
 CONFIGS = "configs.jsonl"
 SEEDS = ("seed", "subset_seed")

@@ -15,12 +15,13 @@ from experiments.recipes import RECIPES
 from experiments.runs.first_stage import differing_first_stage
 from experiments.runs.identity import factor_of, flatten, portable
 from experiments.runs.network_files import SUFFIX, is_network_file, read_about
+from experiments.runs.open_run import Run
 from experiments.runs.outcomes import best_record
-from experiments.runs.training import Run, train_together
+from experiments.runs.training import train_together
 from experiments.studies.records import read
 from experiments.studies.tables import Row
 from otrw_jax.checks import nearest
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 KEPT = (
     "epoch",

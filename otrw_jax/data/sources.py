@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int32, Shaped, UInt8
 
 from otrw_jax.checks import nearest
 from otrw_jax.extras import brought_by
-from otrw_jax.training.files import replacing
+from otrw_jax.files import replacing
 
 with brought_by("data", __name__):
     import tensorflow_datasets as tfds

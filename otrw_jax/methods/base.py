@@ -1,4 +1,4 @@
-"""What every way of training shares: the Method interface, its data, and parts of parameters."""
+"""What every way of training shares: Method, its data, parts of parameters, sums over devices."""
 
 import re
 from collections.abc import Callable

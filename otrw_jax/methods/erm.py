@@ -11,8 +11,7 @@ from jaxtyping import Float, Int, PyTree
 from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data, over_size
-from otrw_jax.methods.meta.meta_loss import add_cross_entropy
-from otrw_jax.methods.part import Part, at_step
+from otrw_jax.methods.part import Part, add_cross_entropy, at_step
 from otrw_jax.models.model import Model
 
 ClassWeights = Float[Array, "k"] | Callable[[Int[Array, ""]], Float[Array, "k"]]

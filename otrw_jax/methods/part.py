@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
-from otrw_jax.losses import PerExampleLoss
+from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import (
     Batch,
     Examples,
@@ -201,6 +201,31 @@ class LossPass(NamedTuple):
         these.
         """
         return jax.jvp(lambda at: self.losses_of(at)[0], (self.trained,), (direction,))[1]
+
+
+def add_cross_entropy(
+    part: Part, factor: float, gradient: PyTree, trained: PyTree, rest: PyTree, meta: Examples
+) -> tuple[PyTree, PyTree]:
+    """Adds the gradient of a factor of the mean cross-entropy of the whole meta set to another.
+
+    Args:
+        part: what is trained.
+        factor: of the mean.
+        gradient: of the trained parameters, summed over devices.
+        trained: the trained parameters.
+        rest: the other variables, with the state of the network after the pass of the batch.
+        meta: the meta set, the same on all devices.
+
+    Returns:
+        The sum of the gradients, and the state of the network after the pass of the meta set.
+    """
+
+    def objective(trained):
+        losses, (_, _, after) = part.losses(cross_entropy, meta, trained, rest)
+        return factor * jnp.mean(losses), after
+
+    of_meta, after = jax.grad(objective, has_aux=True)(trained)
+    return jax.tree.map(jnp.add, gradient, of_meta), after
 
 
 def untrained(variables: PyTree) -> TrainState:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from otrw_jax.models.backbones.resnet_cifar import kaiming_normal
+from otrw_jax.models.initializers import kaiming_normal
 from otrw_jax.paths import named_leaves
 
 

@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 from jax import Array
 from jaxtyping import PyTree
 
+from otrw_jax.files import read_json, uninterrupted, write_json, writing
 from otrw_jax.training.checksums import checksums, damage
-from otrw_jax.training.files import read_json, uninterrupted, write_json, writing
 
 SUMS = "checksums.json"
 ROOM = 2**18

@@ -76,7 +76,7 @@ class TrainingDivergedError(ArithmeticError):
     """The loss, OT loss, network or distribution of the batches of an epoch is not finite."""
 
 
-Metrics = dict[str, float] | list[dict[str, float]]
+EpochMetrics = dict[str, float] | list[dict[str, float]]
 """Means over an epoch; of each seed, where seeds are trained together."""
 
 
@@ -95,7 +95,7 @@ class Loop(NamedTuple):
     stage: Stage
     start: Callable[[Array, PyTree, DeviceData], Any]
     refresh: Callable[[Any, DeviceData, Array], Any]
-    epoch: Callable[..., tuple[Any, Metrics]]
+    epoch: Callable[..., tuple[Any, EpochMetrics]]
 
 
 def check_batch(stage: Stage, count: int) -> None:
@@ -249,7 +249,7 @@ def run_stage(
     key: Array,
     first_epoch: int = 0,
     tick: Callable[[float], None] | None = None,
-) -> Iterator[tuple[int, Any, Metrics]]:
+) -> Iterator[tuple[int, Any, EpochMetrics]]:
     """Runs a stage's epochs from `first_epoch` on, yielding `(epoch, state, metrics)` after each.
 
     The random numbers of an epoch depend on `key` and its number alone, so a stage that goes on

@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from experiments.cli import WORKDIR, run_app
 from experiments.runs.provenance import device_name
+from otrw_jax.files import write_json
 from otrw_jax.models.backbones.resnet_cifar import ResNetCifar
-from otrw_jax.training.files import write_json
 
 BATCH = 64
 

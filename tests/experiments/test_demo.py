@@ -12,7 +12,7 @@ from experiments.documents import shown
 from experiments.documents.paired import same_epochs
 from experiments.runs.identity import flatten
 from experiments.studies.demonstrations import DEMOS, RECIPES
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

@@ -18,7 +18,7 @@ from experiments.runs.network_files import read_about, write_network
 from experiments.studies import parcels
 from experiments.studies.records import append, read
 from otrw_jax.data.sources import save_arrays
-from otrw_jax.training.files import write_json
+from otrw_jax.files import write_json
 from tests.full_disk import full_after
 
 ROOM = 300

@@ -12,7 +12,7 @@ from experiments.recipes import RECIPES
 from experiments.runs.journal import Reporter
 from experiments.runs.training import train
 from otrw_jax.data.builders.clouds import CLASSES
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 from tests.experiments.shared import Interrupted, history_of, interrupt
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")

@@ -18,7 +18,7 @@ from experiments.studies import filling, rows
 from experiments.studies.published import PAPER, Column
 from experiments.studies.records import append, read
 from experiments.studies.tables import TABLES, columns_of, published_error
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -23,8 +23,8 @@ from experiments.runs.outcomes import mean_results, sentences
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.data.sources import load_dataset
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import CheckpointError
-from otrw_jax.training.files import read_json
 
 pytestmark = [
     # By ml_collections, which loads the config file.

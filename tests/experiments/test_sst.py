@@ -21,8 +21,8 @@ from experiments.recipes import RECIPES
 from experiments.runs.learned_weights import learned_weights
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
-from otrw_jax.training.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

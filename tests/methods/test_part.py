@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from otrw_jax.losses import cross_entropy
-from otrw_jax.methods.meta.meta_loss import add_cross_entropy
-from otrw_jax.methods.part import Part, TrainState, at_step, untrained
+from otrw_jax.methods.part import Part, TrainState, add_cross_entropy, at_step, untrained
 from otrw_jax.paths import named_leaves
 
 from . import problem

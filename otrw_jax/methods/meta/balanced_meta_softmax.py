@@ -12,8 +12,8 @@ from otrw_jax.checks import check_number, class_counts, is_class
 from otrw_jax.losses import balanced_softmax, cross_entropy
 from otrw_jax.methods.base import Method, check_data
 from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
-from otrw_jax.methods.meta.virtual_step import hypergradient, virtual_step
 from otrw_jax.methods.part import Part, TrainState, at_step
+from otrw_jax.methods.virtual_step import hypergradient, virtual_step
 from otrw_jax.models.model import Model
 
 

@@ -11,8 +11,8 @@ from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data
 from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
-from otrw_jax.methods.meta.virtual_step import virtual_step
 from otrw_jax.methods.part import Part
+from otrw_jax.methods.virtual_step import virtual_step
 from otrw_jax.models.model import Model
 
 

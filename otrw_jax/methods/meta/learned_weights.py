@@ -18,8 +18,8 @@ from otrw_jax.methods.meta.meta_loss import (
     normalised,
     require_meta_set,
 )
-from otrw_jax.methods.meta.virtual_step import virtual_step
 from otrw_jax.methods.part import Part, TrainState, at_step
+from otrw_jax.methods.virtual_step import virtual_step
 from otrw_jax.models.model import Model
 
 # What φ is cut at from below, in the authors' program.

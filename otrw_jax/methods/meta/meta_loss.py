@@ -1,15 +1,13 @@
-"""Parts shared by the methods that learn example weights from the loss of a balanced meta set."""
+"""What the methods share that learn by the loss of a balanced meta set."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Int
 
 from otrw_jax.checks import check_number
-from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Examples, TrainingData, global_sum
-from otrw_jax.methods.part import Part
 
 
 def require_meta_set(method: str, data: TrainingData) -> Examples:
@@ -40,31 +38,6 @@ def meta_batch_of(meta: Examples, size: int, key: Array, step: Int[Array, ""]) -
         return meta
     ids = jax.random.permutation(jax.random.fold_in(key, step), count)[:size]
     return jax.tree.map(lambda x: x[ids], meta)
-
-
-def add_cross_entropy(
-    part: Part, factor: float, gradient: PyTree, trained: PyTree, rest: PyTree, meta: Examples
-) -> tuple[PyTree, PyTree]:
-    """Adds the gradient of a factor of the mean cross-entropy of the whole meta set to another.
-
-    Args:
-        part: what is trained.
-        factor: of the mean.
-        gradient: of the trained parameters, summed over devices.
-        trained: the trained parameters.
-        rest: the other variables, with the state of the network after the pass of the batch.
-        meta: the meta set, the same on all devices.
-
-    Returns:
-        The sum of the gradients, and the state of the network after the pass of the meta set.
-    """
-
-    def objective(trained):
-        losses, (_, _, after) = part.losses(cross_entropy, meta, trained, rest)
-        return factor * jnp.mean(losses), after
-
-    of_meta, after = jax.grad(objective, has_aux=True)(trained)
-    return jax.tree.map(jnp.add, gradient, of_meta), after
 
 
 def normalised(values: Float[Array, "b"], axis_name: str | None) -> Float[Array, "b"]:

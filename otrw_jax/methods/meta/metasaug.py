@@ -17,8 +17,8 @@ from otrw_jax.checks import check_finite, check_number
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data, global_sum
 from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
-from otrw_jax.methods.meta.virtual_step import hypergradient, virtual_step
 from otrw_jax.methods.part import Part, TrainState, at_step
+from otrw_jax.methods.virtual_step import hypergradient, virtual_step
 from otrw_jax.models.heads import kernel_of
 from otrw_jax.models.model import Model
 

@@ -19,11 +19,10 @@ from otrw_jax.methods.base import (
     present,
     trains_backbone,
 )
-from otrw_jax.methods.meta.meta_loss import add_cross_entropy
-from otrw_jax.methods.meta.virtual_step import virtual_step
 from otrw_jax.methods.ot.problem import OTProblem, atoms_before_network, cost_of, measure_of
 from otrw_jax.methods.ot.refresh import eval_features
-from otrw_jax.methods.part import LossPass, Part
+from otrw_jax.methods.part import LossPass, Part, add_cross_entropy
+from otrw_jax.methods.virtual_step import virtual_step
 from otrw_jax.ot.entropic import Convergence, EntropicOT, ot_loss_and_convergence
 from otrw_jax.ot.measures import Measure
 

@@ -1,1 +1,1 @@
-"""Methods made of other methods."""
+"""Methods made of other methods, and methods that train no parameter."""

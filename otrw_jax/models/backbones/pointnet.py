@@ -7,20 +7,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from otrw_jax.models.backbones.point_ops import largest
-from otrw_jax.models.backbones.resnet_cifar import kaiming_normal
 from otrw_jax.models.branches import branch_names
-
-# PyTorch's start of linear layers, uniform within ±1/√fan_in, with which the program of
-# PointNet++ that the paper names starts.
-uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+from otrw_jax.models.initializers import kaiming_normal, uniform_fan_in
 
 
 class SharedMLP(nn.Module):
     """Fully connected layers along the last axis, the same at all places: `[... d]` to `[... w]`.
 
     Batch normalisation and a ReLU follow each layer. Layers that are normalised have no bias,
-    which the normalisation would take away again, and start uniform within ±1/√fan_in; others
-    have one, and start as kaiming normal.
+    which the normalisation would take away again, and start uniform within ±1/√fan_in, as the
+    program of PointNet++ that the paper names; others have one, and start as kaiming normal.
 
     Attributes:
         widths: of the layers; w is the last.

@@ -8,9 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from otrw_jax.models.branches import branch_names
-
-# PyTorch's kaiming_normal_, with which published long-tailed CIFAR results start: no truncation.
-kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+from otrw_jax.models.initializers import kaiming_normal
 
 
 class ResNetCifar(nn.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from otrw_jax.models.backbones.resnet_cifar import kaiming_normal
+from otrw_jax.models.initializers import kaiming_normal
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth to the number of blocks in each of the four stages."""

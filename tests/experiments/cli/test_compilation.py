@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import compilation
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 FOLDER = "jax_compilation_cache_dir"

@@ -16,7 +16,7 @@ from experiments.runs.network_files import read_about, write_network
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from experiments.studies.records import CONFIGS, key_of
-from otrw_jax.training.files import read_json, write_json
+from otrw_jax.files import read_json, write_json
 from tests.experiments.shared import lines_of
 
 RESULTS = pathlib.Path(__file__).parents[3] / "results"

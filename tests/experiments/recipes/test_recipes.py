@@ -7,8 +7,8 @@ from experiments.program.experiment import Experiment
 from experiments.recipes import RECIPES
 from experiments.runs.training import train
 from otrw_jax import adjust_logits, ot_correction, predict
+from otrw_jax.files import read_json
 from otrw_jax.methods.base import Batch
-from otrw_jax.training.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

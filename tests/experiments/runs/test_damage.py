@@ -8,8 +8,8 @@ from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.journal import Reporter
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
+from otrw_jax.files import read_json, write_json
 from otrw_jax.training.checkpoints import CheckpointError
-from otrw_jax.training.files import read_json, write_json
 from tests.experiments.shared import history_of, lines_of
 from tests.full_disk import full_after
 

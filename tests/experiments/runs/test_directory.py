@@ -15,7 +15,7 @@ from experiments.runs.directory import (
 from experiments.runs.first_stage import differing_first_stage
 from experiments.runs.identity import HOW, factor_of, fingerprint_of, flatten
 from experiments.runs.training import train
-from otrw_jax.training.files import read_json, write_json
+from otrw_jax.files import read_json, write_json
 from tests.experiments.shared import with_fields
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from experiments.program.experiment import Experiment
 from experiments.runs.display import Display
-from experiments.runs.training import Run, train_together
+from experiments.runs.open_run import Run
+from experiments.runs.training import train_together
 
 
 @pytest.fixture

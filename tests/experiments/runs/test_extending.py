@@ -10,8 +10,8 @@ from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.journal import Reporter
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import CheckpointError
-from otrw_jax.training.files import read_json
 from otrw_jax.training.loop import TrainingDivergedError
 from tests.experiments.shared import Interrupted, history_of, interrupt
 

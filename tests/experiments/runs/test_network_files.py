@@ -14,7 +14,7 @@ from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.network_files import of_seed, read_about, read_network, write_network
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
-from otrw_jax.training.files import read_json
+from otrw_jax.files import read_json
 from tests.experiments.shared import history_of, with_fields
 
 

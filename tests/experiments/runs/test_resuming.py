@@ -15,8 +15,8 @@ from experiments.program.experiment import Experiment
 from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.journal import Reporter
 from experiments.runs.training import train
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
-from otrw_jax.training.files import read_json
 from tests.experiments.shared import (
     Interrupted,
     history_of,

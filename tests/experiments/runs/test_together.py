@@ -10,9 +10,10 @@ from experiments.program.experiment import Experiment
 from experiments.program.scores import scores, scores_together
 from experiments.runs import training
 from experiments.runs.journal import Reporter
-from experiments.runs.training import Run, train, train_together
+from experiments.runs.open_run import Run
+from experiments.runs.training import train, train_together
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
-from otrw_jax.training.files import read_json
 from tests.experiments.shared import Interrupted
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")

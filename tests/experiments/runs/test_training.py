@@ -14,9 +14,9 @@ from experiments.runs.identity import flatten
 from experiments.runs.journal import Reporter
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
+from otrw_jax.files import read_json
 from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
-from otrw_jax.training.files import read_json
 from otrw_jax.training.loop import TrainingDivergedError, run_stage
 from tests.experiments.shared import history_of, lines_of, nothing_compiled, with_fields
 

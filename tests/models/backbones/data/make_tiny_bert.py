@@ -1,6 +1,6 @@
 """Writes tiny_bert/: a random BERT in the Hugging Face layout, and what transformers makes of it.
 
-`python tests/backbones/data/make_tiny_bert.py`, with torch and transformers 5 installed.
+`python tests/models/backbones/data/make_tiny_bert.py`, with torch and transformers 5 installed.
 """
 
 import json

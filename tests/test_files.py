@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from otrw_jax.training.files import (
+from otrw_jax.files import (
     append_line,
     read_json,
     uninterrupted,

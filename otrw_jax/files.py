@@ -1,4 +1,4 @@
-"""Files of a run directory: written whole or not at all, and told of by name."""
+"""Files that are written whole or not at all, and told of by name."""
 
 import contextlib
 import json
@@ -69,7 +69,7 @@ def replacing(path: str | os.PathLike, suffix: str = ".tmp") -> Iterator[pathlib
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file of a run directory.
+    """Reads a JSON file, such as one of a run directory.
 
     Raises:
         ValueError: it is not JSON.
