@@ -211,6 +211,8 @@ def ot_stage(
         )
     choices = presets[preset](num_classes)
     fields = {"virtual_learning_rate": optimizer.learning_rate}
+    choices = dataclasses.asdict(dataclasses.replace(choices, **fields))
+    del choices["ot"]["newton"]  # How an OT problem is solved, and not which.
     return ConfigDict(
         {
             "epochs": epochs,
@@ -219,6 +221,6 @@ def ot_stage(
             "weight_optimizer": weight_optimizer,
             "feature_copies": feature_copies,
             "levers": levers(),
-            "choices": dataclasses.asdict(dataclasses.replace(choices, **fields)),
+            "choices": choices,
         }
     )
