@@ -14,6 +14,7 @@ from absl import flags
 from experiments.benchmarks import (
     epoch,
     gradient,
+    newton,
     precision,
     published,
     seeds,
@@ -36,6 +37,7 @@ SECTIONS = {
     "published": published,
     "threshold": threshold,
     "sinkhorn": sinkhorn,
+    "newton": newton,
     "step": step,
     "epoch": epoch,
     "seeds": seeds,
