@@ -1,5 +1,6 @@
 """Sinkhorn to convergence, by momentum and with a Newton finish, on problems that it is slow on."""
 
+import dataclasses
 import statistics
 from functools import partial
 
@@ -16,7 +17,7 @@ from otrw_jax.ot.transport import EntropicOT, transport
 
 SHAPES = ((128, 100), (512, 100))
 LARGEST = ((50, 2), (64, 10), (128, 1000))
-KINDS: tuple[Kind, ...] = ("clustered", "separated", "balanced", "absent")
+KINDS: tuple[Kind, ...] = ("separated", "balanced", "absent")
 EPSILONS = (0.1, 0.01)
 MOST = 3000
 MOMENTUM_START = 50
@@ -29,7 +30,7 @@ def run(effort: Effort) -> list[dict]:
     return [
         _measure(shape, kind, epsilon, effort)
         for shape in shapes
-        for kind in KINDS
+        for kind in KINDS + (("clustered",) if effort.largest else ())
         for epsilon in EPSILONS
     ]
 
@@ -88,7 +89,8 @@ def _measure(shape, kind, epsilon, effort):
     problems = [clustered_problem(*shape, seed, kind=kind) for seed in range(effort.draws)]
     calls = {name: partial(_solve_all, name, problems, epsilon) for name in SOLVERS}
     found = {name: calls[name]() for name in SOLVERS}
-    seconds = interleaved(calls, effort)
+    # These calls are long: few repeats do.
+    seconds = interleaved(calls, dataclasses.replace(effort, repeats=effort.repeats // 2 + 1))
     solvers = {
         name: {
             "iterations": [int(iterations) for _, iterations, _ in found[name]],
