@@ -14,6 +14,7 @@ import pytest
 from experiments.benchmarks import (
     encoder,
     gradient,
+    newton,
     precision,
     seeds,
     sinkhorn,
@@ -87,6 +88,36 @@ def test_threshold_table_and_recommendation():
     text = threshold.markdown(made)
     assert "median error is below 0.001 is 0.001" in text
     assert "worst kind is below 0.01 is 0.01" in text
+
+
+def test_problems_of_separated_classes():
+    """Those of the other sections stay as they are; an absent class has no example."""
+    plain = clustered_problem(64, 10, 0)
+    (first,) = batch_costs(64, 10, 1, 0, "combined")
+    np.testing.assert_array_equal(plain.cost, first)
+    for kind in ("separated", "balanced", "absent"):
+        cost = np.asarray(clustered_problem(64, 10, 0, kind=kind).cost)
+        own = cost.argmin(1)
+        assert cost.min(1).max() < 0.2 and np.sort(cost, axis=1)[:, 1].min() > 1
+        assert len(set(own)) > 1 and (kind != "absent" or not (own % 2).any())
+
+
+def test_newton_table_says_where_the_goal_is_missed(monkeypatch):
+    monkeypatch.setattr(newton, "EPSILONS", (0.1,))
+    monkeypatch.setattr(newton, "SHAPES", ((16, 10),))
+    monkeypatch.setattr(newton, "KINDS", ("balanced",))
+    (record,) = newton.run(TINY)
+    assert json.loads(json.dumps(record)) == record
+    early = record["solvers"]["early"]
+    assert early["iterations"] == [10, 10] and min(early["newton_steps"]) > 0
+    assert max(early["errors"]) < 2e-5 and record["ratio"] > 0
+    record["solvers"]["Sinkhorn"]["iterations"], record["ratio"] = [500, 600], 0.3
+    text = newton.markdown([record])
+    assert "missed: 16×10 balanced, 0.1." in text and text.endswith("within it: nowhere.")
+    early["errors"] = [1e-3, 1e-7]
+    assert newton.markdown([record]).endswith("within it: 16×10 balanced, 0.1.")
+    record["solvers"]["Sinkhorn"]["iterations"] = [300, 300]
+    assert "missed: nowhere" in newton.markdown([record])
 
 
 def test_step_table_says_whether_the_goal_is_met():

@@ -2,15 +2,15 @@
 
 import shutil
 
-import numpy as np
 import pytest
 
+from experiments.program import data
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import ConfigMismatchError, check_data
 from experiments.runs.open_run import Run
 from experiments.runs.restoring import restore, restore_first
 from experiments.runs.training import train
-from otrw_jax.data.sources import CACHE_NAME, save_arrays
+from otrw_jax.data.sources import load_dataset
 from otrw_jax.training.files import read_json, write_json
 
 HERE = r"copy holds a run of other data: fingerprint is '\w+' there and '\w+' here\. Give the fo"
@@ -22,13 +22,19 @@ def copy(whole_run, tmp_path):
 
 
 @pytest.fixture
-def elsewhere(data_dir, tmp_path):
+def elsewhere(data_dir, tmp_path, monkeypatch):
     """A data folder whose training examples stand in another order."""
-    folder = shutil.copytree(data_dir, tmp_path / "tfds")
-    (path,) = folder.rglob(CACHE_NAME)
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    save_arrays(path, {k: x[::-1] if k.startswith("train") else x for k, x in arrays.items()})
+    folder = tmp_path / "elsewhere"
+
+    def load(name, given, *more):
+        if str(given) != str(folder):
+            return load_dataset(name, given, *more)
+        found = load_dataset(name, data_dir, *more)
+        return found._replace(
+            train_inputs=found.train_inputs[::-1], train_labels=found.train_labels[::-1]
+        )
+
+    monkeypatch.setattr(data, "load_dataset", load)
     return folder
 
 
