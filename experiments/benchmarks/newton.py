@@ -11,8 +11,8 @@ from jax import Array
 
 from experiments.benchmarks.gradient import geometry, linear_problem, sinkhorn
 from experiments.benchmarks.problems import Kind, clustered_problem
-from experiments.documents.markdown import number, scientific, table
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
+from experiments.documents.markdown import number, scientific, table
 from otrw_jax.ot.entropic import EntropicOT, transport
 
 SHAPES = ((128, 100), (512, 100))
