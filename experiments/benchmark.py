@@ -10,20 +10,10 @@ import time
 
 from absl import flags
 
-from experiments.benchmarks import autograd as published
-from experiments.benchmarks import (
-    encoder,
-    epoch,
-    gradient,
-    newton,
-    precision,
-    seeds,
-    sinkhorn,
-    start,
-    step,
-    threshold,
-)
+from experiments.benchmarks import encoder, epoch, precision, seeds, start, step
 from experiments.benchmarks import machine as measured
+from experiments.benchmarks.solver import autograd as published
+from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
 from experiments.benchmarks.timing import QUICK, Effort
 from experiments.cli import MARKDOWN, define_path, run_app
 from experiments.documents.markdown import rewrite

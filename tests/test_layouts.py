@@ -12,8 +12,9 @@ from otrw_jax import OTReweighting, erm, ot_reweight
 from otrw_jax.methods.presets import paper
 from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.training.devices import pick_devices
-from otrw_jax.training.loop import DeviceData, Stage, make_loop, run_stage
+from otrw_jax.training.loop import make_loop, run_stage
 from otrw_jax.training.seeds import stack, unstack
+from otrw_jax.training.stages import DeviceData, Stage
 from tests.compilations import heard
 from tests.methods import problem
 

@@ -9,7 +9,8 @@ import pytest
 
 from otrw_jax.methods.base import Examples, Method, TrainingData
 from otrw_jax.samplers import by_weights, class_power, progressive, sampled
-from otrw_jax.training.loop import DeviceData, Stage, make_loop
+from otrw_jax.training.loop import make_loop
+from otrw_jax.training.stages import DeviceData, Stage
 
 COUNTS = np.array([60, 0, 30, 1])
 LABELS = jnp.asarray(np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS)))

@@ -25,7 +25,7 @@ from otrw_jax.methods.wrappers.averaging import averaged
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.backbones.resnet_cifar import ResNetCifar
 from otrw_jax.training.devices import pick_devices
-from otrw_jax.training.loop import Stage, check_batch
+from otrw_jax.training.stages import Stage, check_batch
 
 pytestmark = pytest.mark.usefixtures("signatures_unchecked")
 

@@ -19,7 +19,8 @@ from otrw_jax.data.images import preprocessing
 from otrw_jax.data.splits import long_tailed_counts
 from otrw_jax.methods.presets import paper
 from otrw_jax.training.features import given_features, pick_copy
-from otrw_jax.training.loop import DeviceData, Stage, make_loop
+from otrw_jax.training.loop import make_loop
+from otrw_jax.training.stages import DeviceData, Stage
 
 NUM_CLASSES, META_PER_CLASS, COPIES = 10, 10, 5
 FEATURES = 64

@@ -17,8 +17,9 @@ from otrw_jax.data.images import preprocessing
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.training.features import pick_copy
-from otrw_jax.training.loop import DeviceData, Stage, make_loop
+from otrw_jax.training.loop import make_loop
 from otrw_jax.training.seeds import stack
+from otrw_jax.training.stages import DeviceData, Stage
 
 SEEDS, NUM_CLASSES = 5, 10
 GOAL = 2.0

@@ -23,7 +23,7 @@ from experiments.configs.rules import (
     whole,
 )
 from otrw_jax.data.splits import PROFILES
-from otrw_jax.training.loop import MetaAugmentation
+from otrw_jax.training.stages import MetaAugmentation
 
 SEED = whole(0, 2**32 - 1)
 POSITIVE, NOT_NEGATIVE = number(0, without="low"), number(0)

@@ -20,7 +20,8 @@ from otrw_jax.models.model import Model
 from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.evaluation import make_evaluator
 from otrw_jax.training.features import given_features, make_keeper, make_reader, pick_copy
-from otrw_jax.training.loop import DeviceData, Loop, Stage, check_batch, make_loop
+from otrw_jax.training.loop import Loop, make_loop
+from otrw_jax.training.stages import DeviceData, Stage, check_batch
 
 
 class Program:

@@ -11,7 +11,7 @@ from otrw_jax.data.sources import Dataset
 from otrw_jax.data.splits import Split
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.training.devices import Devices, first_alone
-from otrw_jax.training.loop import DeviceData
+from otrw_jax.training.stages import DeviceData
 
 
 class Prepared(NamedTuple):

@@ -10,8 +10,8 @@ from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
 from otrw_jax.metrics import summarise
 from otrw_jax.training.evaluation import Statistics
-from otrw_jax.training.loop import Stage
 from otrw_jax.training.seeds import stack
+from otrw_jax.training.stages import Stage
 
 GROUPS = ("many_accuracy", "medium_accuracy", "few_accuracy")
 Scores = dict[str, dict[str, float]]

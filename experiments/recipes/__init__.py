@@ -8,7 +8,7 @@ from experiments.recipes.base import Context, Recipe
 from otrw_jax.checks import nearest
 from otrw_jax.methods.wrappers.recalibration import recalibration
 from otrw_jax.models.model import Model
-from otrw_jax.training.loop import Stage
+from otrw_jax.training.stages import Stage
 
 RECIPES: dict[str, Recipe] = {
     # Losses

@@ -18,7 +18,7 @@ from otrw_jax.methods.ot.problem import OTReweighting
 from otrw_jax.methods.wrappers.averaging import averaged
 from otrw_jax.models.model import Model
 from otrw_jax.training.features import given_features, on_frozen_backbone
-from otrw_jax.training.loop import MetaAugmentation, Stage
+from otrw_jax.training.stages import MetaAugmentation, Stage
 
 GOES_WITH = {
     "mixup": "stages of empirical risk minimisation",

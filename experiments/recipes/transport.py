@@ -14,7 +14,7 @@ from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
-from otrw_jax.training.loop import MetaAugmentation, Stage
+from otrw_jax.training.stages import MetaAugmentation, Stage
 
 
 def reweighting_of(choices: ConfigDict) -> OTReweighting:

@@ -23,7 +23,7 @@ from experiments.runs.open_run import Run
 from experiments.runs.outcomes import best_record
 from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
-from otrw_jax.training.loop import Stage
+from otrw_jax.training.stages import Stage
 
 
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:

@@ -17,8 +17,9 @@ from experiments.runs.display import Display
 from experiments.runs.open_run import OpenRun, Run
 from otrw_jax.training.devices import is_first_process
 from otrw_jax.training.evaluation import LogitsNotFiniteError
-from otrw_jax.training.loop import Stage, TrainingDivergedError, check_finite, run_stage
+from otrw_jax.training.loop import TrainingDivergedError, check_finite, run_stage
 from otrw_jax.training.seeds import stack, unstack
+from otrw_jax.training.stages import Stage
 
 
 class OutOfTimeError(RuntimeError):

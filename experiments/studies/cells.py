@@ -28,8 +28,9 @@ from otrw_jax.metrics import balanced_accuracy, top1_error
 from otrw_jax.samplers import class_power, sampled
 from otrw_jax.training.evaluation import make_evaluator
 from otrw_jax.training.features import given_features, make_keeper, pick_copy
-from otrw_jax.training.loop import DeviceData, Stage, make_loop, run_stage
+from otrw_jax.training.loop import make_loop, run_stage
 from otrw_jax.training.seeds import stack
+from otrw_jax.training.stages import DeviceData, Stage
 
 BETA = 0.9999
 

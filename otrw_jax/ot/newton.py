@@ -56,8 +56,8 @@ def finish(
     b: Float[Array, "m"],
     error: Float[Array, ""],
     *,
-    epsilon: float,
-    threshold: float,
+    epsilon: float | Float[Array, ""],
+    threshold: float | Float[Array, ""],
 ) -> Finished:
     """Takes potentials that did not converge to convergence, or leaves them as they are.
 
@@ -96,11 +96,15 @@ def finish(
         first,
     )
 
+    def marginal_error(f, g):
+        plan = jnp.exp((f[:, None] + g[None, :] - cost) / epsilon)
+        return jnp.sum(jnp.abs(plan.sum(1) - a)) + jnp.sum(jnp.abs(plan.sum(0) - b))
+
     def sweep(carry):
         # An iteration of Sinkhorn more, which gives masses next to nothing their potentials too.
         rows = epsilon * (jnp.log(a) - logsumexp((last.g[None, :] - cost) / epsilon, axis=1))
         columns = epsilon * (jnp.log(b) - logsumexp((rows[:, None] - cost) / epsilon, axis=0))
-        better = last.error * mass < error
+        better = marginal_error(rows, columns) < marginal_error(*carry[:2])
         f, g = (jnp.where(better, *pair) for pair in ((rows, carry[0]), (columns, carry[1])))
         return f, g, jnp.zeros_like(needed)
 

@@ -6,16 +6,9 @@ Checkpoints are in `otrw_jax.training.checkpoints`, which imports orbax.
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.evaluation import Statistics, make_evaluator
 from otrw_jax.training.features import given_features, make_keeper, make_reader, pick_copy
-from otrw_jax.training.loop import (
-    DeviceData,
-    Loop,
-    Stage,
-    TrainingDivergedError,
-    check_batch,
-    make_loop,
-    run_stage,
-)
+from otrw_jax.training.loop import Loop, TrainingDivergedError, make_loop, run_stage
 from otrw_jax.training.seeds import stack, unstack
+from otrw_jax.training.stages import DeviceData, Stage, check_batch
 
 __all__ = [
     "DeviceData",

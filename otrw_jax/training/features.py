@@ -12,7 +12,7 @@ from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples, Method, matching_paths
 from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.models.model import Model
-from otrw_jax.training.loop import DeviceData, Prepare
+from otrw_jax.training.stages import DeviceData, Prepare
 
 
 def given_features(model: Model) -> Model:

@@ -1,8 +1,7 @@
 """The loop over a Method: an epoch is one random order of the data and few calls of the device."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,66 +9,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key, PyTree
 
-from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
+from otrw_jax.methods.base import Batch, Examples
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.seeds import stack, unstack
+from otrw_jax.training.stages import DeviceData, Prepare, Stage, check_batch
 
 # Of the keys of a meta set's augmentation, apart from those of the batch's examples and the steps.
 _META = 2**32 - 1
-
-MetaAugmentation = Literal["never", "epoch", "step"]
-
-Prepare = Callable[[Key[Array, "b"], PyTree], PyTree]
-"""`(keys [b], stored inputs [b ...]) -> inputs [b ...]`, with augmentation by a key an example."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A part of a recipe.
-
-    Attributes:
-        name: such as `"stage1"`; checkpoints and records carry it.
-        method: how it trains.
-        epochs: passes over the training set.
-        batch_size: examples a step, over all devices (of each distribution, where a method draws
-            by several). What is left over at the end of an epoch's random order is not used in
-            that epoch.
-        feature_copies: of each example's features of the frozen backbone, that stand in place of
-            the inputs (`otrw_jax.training.features`); 0 where it trains on inputs.
-        augment_meta: how often the meta set goes through the augmentation of the training examples
-            anew: never, so that it stays as it is, at each epoch, or at each step.
-
-    Raises:
-        ValueError: another `augment_meta`.
-    """
-
-    name: str
-    method: Method
-    epochs: int
-    batch_size: int
-    feature_copies: int = 0
-    augment_meta: MetaAugmentation = "never"
-
-    def __post_init__(self):
-        if self.augment_meta not in get_args(MetaAugmentation):
-            raise ValueError(
-                f"augment_meta is {self.augment_meta!r}; choose "
-                f"{', '.join(get_args(MetaAugmentation))}."
-            )
-
-
-class DeviceData(NamedTuple):
-    """A data set that stays on the device.
-
-    Attributes:
-        raw: the stored training examples, N of them, of which batches are taken.
-        view: what the method sees beside the batches, prepared without augmentation.
-        raw_meta: the meta set as it is stored, for stages that augment it; None elsewhere.
-    """
-
-    raw: Examples
-    view: TrainingData
-    raw_meta: Examples | None = None
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -96,15 +42,6 @@ class Loop(NamedTuple):
     start: Callable[[Array, PyTree, DeviceData], Any]
     refresh: Callable[[Any, DeviceData, Array], Any]
     epoch: Callable[..., tuple[Any, EpochMetrics]]
-
-
-def check_batch(stage: Stage, count: int) -> None:
-    """Raises a ValueError where a training set of so many examples is smaller than a batch."""
-    if count < stage.batch_size:
-        raise ValueError(
-            f"{stage.name}: the batch size is {stage.batch_size} and the training set has {count} "
-            "examples; take a smaller batch."
-        )
 
 
 def make_loop(

@@ -11,18 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import (
-    encoder,
-    gradient,
-    newton,
-    precision,
-    seeds,
-    sinkhorn,
-    start,
-    step,
-    threshold,
-)
-from experiments.benchmarks.problems import (
+from experiments.benchmarks import encoder, precision, seeds, start, step
+from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
+from experiments.benchmarks.solver.problems import (
     COSTS,
     batch_costs,
     clustered_problem,
@@ -222,7 +213,7 @@ def test_images_a_second_are_measured(monkeypatch):
     text = encoder.markdown(records)
     assert f"{2 / records[0]['seconds']:.0f} images a second" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| 5×5, stride 1")]
-    assert tables.number(records[2]["ratio"]) in row
+    assert number(records[2]["ratio"]) in row
 
 
 def test_half_precision_is_measured(monkeypatch, data_dir):

@@ -14,7 +14,7 @@ from otrw_jax.training.features import (
     on_frozen_backbone,
     pick_copy,
 )
-from otrw_jax.training.loop import DeviceData
+from otrw_jax.training.stages import DeviceData
 from tests.methods import problem
 
 MODEL = problem.MODEL

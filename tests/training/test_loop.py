@@ -13,7 +13,8 @@ from otrw_jax.methods.base import Examples, Method, TrainingData
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
-from otrw_jax.training.loop import DeviceData, Stage, TrainingDivergedError, make_loop, run_stage
+from otrw_jax.training.loop import TrainingDivergedError, make_loop, run_stage
+from otrw_jax.training.stages import DeviceData, Stage
 
 N, SIZE, EPOCHS = 23, 4, 4
 STEPS = N // SIZE

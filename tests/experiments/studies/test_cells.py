@@ -25,7 +25,8 @@ from experiments.studies.cells import Cells, selected_errors
 from experiments.studies.records import read
 from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
 from otrw_jax.training.features import given_features
-from otrw_jax.training.loop import Stage, make_loop, run_stage
+from otrw_jax.training.loop import make_loop, run_stage
+from otrw_jax.training.stages import Stage
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 

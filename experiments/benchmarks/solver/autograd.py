@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks.problems import clustered_problem, exact_gradient, relative_error
+from experiments.benchmarks.solver.problems import clustered_problem, exact_gradient, relative_error
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.documents.markdown import number, scientific, table
 from otrw_jax.ot.entropic import EntropicOT, ot_loss

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.gradient import geometry, linear_problem, sinkhorn
-from experiments.benchmarks.problems import COSTS, batch_costs
+from experiments.benchmarks.solver.gradient import geometry, linear_problem, sinkhorn
+from experiments.benchmarks.solver.problems import COSTS, batch_costs
 from experiments.benchmarks.timing import Effort, interleaved
 from experiments.documents.markdown import number, table
 from otrw_jax.ot.entropic import EntropicOT

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.problems import (
+from experiments.benchmarks.solver.problems import (
     COSTS,
     clustered_problem,
     exact_gradient,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.problems import clustered_problem, exact_gradient, relative_error
+from experiments.benchmarks.solver.problems import clustered_problem, exact_gradient, relative_error
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio, on_one_core
 from experiments.documents.markdown import number, scientific, table
 from experiments.runs.provenance import cores

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.benchmarks.gradient import geometry, linear_problem, sinkhorn
-from experiments.benchmarks.problems import Kind, clustered_problem
+from experiments.benchmarks.solver.gradient import geometry, linear_problem, sinkhorn
+from experiments.benchmarks.solver.problems import Kind, clustered_problem
 from experiments.benchmarks.timing import Effort, interleaved, median_ratio
 from experiments.documents.markdown import number, scientific, table
 from otrw_jax.ot.entropic import EntropicOT, transport

@@ -1,0 +1,1 @@
+"""What the benchmark measures of the solver of the OT problem, and of its gradient."""
