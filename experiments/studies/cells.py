@@ -34,7 +34,7 @@ from otrw_jax.training.seeds import stack
 BETA = 0.9999
 
 
-class Cells:
+class ControlCells:
     """All cells of one config and its seeds."""
 
     def __init__(
