@@ -11,13 +11,16 @@ GPU_MINUTES ?= 25
 PACKED ?=
 CIFAR = experiments/configs/cifar_lt.py
 
-.PHONY: demo test soak lint docs benchmark gpu-results clean
+.PHONY: demo test test-fast soak lint docs benchmark gpu-results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m "not slow"
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.soak --workdir=runs/soak

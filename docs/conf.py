@@ -24,6 +24,7 @@ napoleon_use_rtype = False
 napoleon_attr_annotations = False  # The signature has them.
 
 FIELD = type(collections.namedtuple("Named", "field").field)
+EITHER = re.compile(r"(~[\w.]+)\[Array, ('[^']*')\] \| \1\[ndarray, \2\]")
 OF_LINEN = re.compile(r", parent: .*None = None\)")
 
 
@@ -31,8 +32,13 @@ def shortened(app, what, name, documented, options, signature, returned):
     """A signature without what linen adds to every module, and with the public name of arrays."""
     if signature is None:
         return None
-    signature = OF_LINEN.sub(")", signature).replace("jaxlib._jax.Array", "Array")
-    return signature, returned and returned.replace("jaxlib._jax.Array", "Array")
+    texts = (OF_LINEN.sub(")", signature), returned)
+    return tuple(text and EITHER.sub(r"\1[Array | ndarray, \2]", public(text)) for text in texts)
+
+
+def public(text):
+    """Arrays of JAX by the name that users know."""
+    return text.replace("jaxlib._jax.Array", "Array")
 
 
 def left_out(app, what, name, documented, skip, options):

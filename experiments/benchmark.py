@@ -12,8 +12,10 @@ from absl import flags
 
 from experiments.benchmarks import autograd as published
 from experiments.benchmarks import (
+    encoder,
     epoch,
     gradient,
+    newton,
     precision,
     seeds,
     sinkhorn,
@@ -37,10 +39,12 @@ SECTIONS = {
     "published": published,
     "threshold": threshold,
     "sinkhorn": sinkhorn,
+    "newton": newton,
     "step": step,
     "epoch": epoch,
     "seeds": seeds,
     "precision": precision,
+    "encoder": encoder,
     "start": start,
 }
 NEED_PYTORCH = ("published", "epoch")

@@ -3,7 +3,7 @@
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Int, Integer, PyTree, Real
 
 AnyArray = Array | np.ndarray
 """What functions take; what they return is of JAX, unless a signature says otherwise."""
+
+Counts = Real[AnyArray, "k"] | Sequence[float]
+"""Training examples of each of the K classes, or their proportions."""
 
 
 def check_number(
@@ -61,9 +64,7 @@ def check_finite(where: str, name: str, values: AnyArray | Callable | None) -> N
         raise ValueError(f"{where}: {name} are {np.asarray(values)}; they must be finite.")
 
 
-def check_counts(
-    where: str, counts: Real[AnyArray, "k"], *, whole: bool = False, name: str = "counts"
-) -> None:
+def check_counts(where: str, counts: Counts, *, whole: bool = False, name: str = "counts") -> None:
     """Raises a ValueError where counts of a class's examples cannot be, or no class has any.
 
     Args:

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Integer, Real
+from jaxtyping import Array, Float, Int, Integer
 
 from otrw_jax.checks import (
     AnyArray,
+    Counts,
     check_counts,
     check_labels,
     check_number,
@@ -74,7 +75,7 @@ def focal(gamma: float = 1.0) -> PerExampleLoss:
     return loss
 
 
-def logit_adjusted(counts: Real[AnyArray, "k"], tau: float = 1.0) -> PerExampleLoss:
+def logit_adjusted(counts: Counts, tau: float = 1.0) -> PerExampleLoss:
     """Cross-entropy of logits to which τ log π is added, π the class frequencies.
 
     Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021, eq. 10; with τ = 1 balanced
@@ -100,14 +101,12 @@ def logit_adjusted(counts: Real[AnyArray, "k"], tau: float = 1.0) -> PerExampleL
     return loss
 
 
-def balanced_softmax(counts: Real[AnyArray, "k"]) -> PerExampleLoss:
+def balanced_softmax(counts: Counts) -> PerExampleLoss:
     """`logit_adjusted` with τ = 1."""
     return logit_adjusted(counts, 1.0)
 
 
-def ldam(
-    counts: Real[AnyArray, "k"], max_margin: float = 0.5, scale: float = 30.0
-) -> PerExampleLoss:
+def ldam(counts: Counts, max_margin: float = 0.5, scale: float = 30.0) -> PerExampleLoss:
     """Label-distribution-aware margins: cross-entropy of s (z - Δ_y e_y).
 
     Δ_c ∝ n_c^(-1/4), scaled so that the largest is `max_margin`. Cao et al., Learning Imbalanced
@@ -175,7 +174,7 @@ def smoothed(loss: PerExampleLoss, epsilon: Float[AnyArray, "k"] | float) -> Per
 
 
 def label_aware_smoothing(
-    counts: Real[AnyArray, "k"], head: float = 0.4, tail: float = 0.1
+    counts: Counts, head: float = 0.4, tail: float = 0.1
 ) -> Float[np.ndarray, "k"]:
     """ε of each class for `smoothed`, larger for classes with more examples.
 
@@ -200,7 +199,7 @@ def label_aware_smoothing(
     return tail + (head - tail) * np.sin(np.pi / 2 * (counts - counts.min()) / spread)
 
 
-def inverse_frequency_weights(counts: Real[AnyArray, "k"]) -> Float[Array, "k"]:
+def inverse_frequency_weights(counts: Counts) -> Float[Array, "k"]:
     """Class weights in proportion to 1 / n_c, scaled so that they sum to K; 0 where n_c is 0.
 
     The "proportion" baseline of the paper's tables.
@@ -217,9 +216,7 @@ def inverse_frequency_weights(counts: Real[AnyArray, "k"]) -> Float[Array, "k"]:
     return jnp.asarray(inverse * (counts.size / inverse.sum()), jnp.float32)
 
 
-def effective_number_weights(
-    counts: Real[AnyArray, "k"], beta: float = 0.9999
-) -> Float[Array, "k"]:
+def effective_number_weights(counts: Counts, beta: float = 0.9999) -> Float[Array, "k"]:
     """Class weights in inverse proportion to the effective number of examples.
 
     w_c ∝ (1 - β) / (1 - β^{n_c}), scaled so that the weights sum to K: β = 0 weights all
@@ -249,9 +246,7 @@ def effective_number_weights(
     return weights * (n.size / weights.sum())
 
 
-def log_prior(
-    where: str, counts: Real[AnyArray, "k"], *, single: bool = False
-) -> Float[np.ndarray, "k"]:
+def log_prior(where: str, counts: Counts, *, single: bool = False) -> Float[np.ndarray, "k"]:
     """log π, π the class frequencies.
 
     Args:
@@ -280,7 +275,7 @@ def wide(logits: Float[AnyArray, "b k"]) -> Float[Array, "b k"]:
     return logits if is_wide else logits.astype(jnp.float32)
 
 
-def _at_least_one_example(where: str, counts: Real[AnyArray, "k"]) -> np.ndarray:
+def _at_least_one_example(where: str, counts: Counts) -> np.ndarray:
     """Counts, with 1 for 0, or proportions, of which none may be 0."""
     counts = np.asarray(counts, np.float64)
     check_counts(where, counts)

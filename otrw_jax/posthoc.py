@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from otrw_jax.checks import AnyArray, check_counts, check_number, check_shape
+from otrw_jax.checks import AnyArray, Counts, check_counts, check_number, check_shape
 from otrw_jax.losses import log_prior, wide
 from otrw_jax.ot.entropic import EntropicOT, transport
 
@@ -14,7 +14,7 @@ _LARGEST_COST = float(-np.log(np.finfo(np.float32).tiny))
 
 
 def adjust_logits(
-    logits: Float[AnyArray, "n k"], counts: Real[AnyArray, "k"], tau: float = 1.0
+    logits: Float[AnyArray, "n k"], counts: Counts, tau: float = 1.0
 ) -> Float[Array, "n k"]:
     """Returns z - τ log π, π the class frequencies of the training set.
 

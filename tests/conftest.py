@@ -28,8 +28,44 @@ import tests.signatures  # noqa: E402, F401
 CHECKED = ("otrw_jax.losses", "otrw_jax.metrics", "otrw_jax.ot")
 jaxtyping.install_import_hook(CHECKED, "tests.signatures.checked")
 
+# Parts of the paths of what takes long: some seconds of processor time and more where programs are
+# kept from before, or processes of its own. `make test-fast` leaves them out.
+SLOW = (
+    "experiments/benchmarks/",
+    "experiments/runs/",
+    "experiments/cli/test_compilation.py",
+    "experiments/cli/test_processes.py",
+    "experiments/studies/test_cells.py",
+    "experiments/studies/test_within_minutes.py",
+    "experiments/pictures/test_classes.py",
+    "experiments/configs/test_earlier.py",
+    "experiments/test_",
+    "methods/heads/test_closed_form.py",
+    "methods/test_ot_everywhere.py",
+    "methods/test_pytrees.py",
+    "methods/test_released_parity.py",
+    "methods/test_types.py",
+    "models/backbones/test_bert.py",
+    "models/backbones/test_pointnet2.py",
+    "models/backbones/test_resnet_cifar.py",
+    "models/test_other_libraries.py",
+    "training/test_checkpoints.py",
+    "test_compilations.py",
+    "test_imports.py",
+    "test_layouts.py",
+    "test_packaging.py",
+    "test_soak.py",
+)
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+    """Marks what is slow."""
+    for item in items:
+        if any(f"tests/{part}" in item.nodeid for part in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""Signatures, checked at every call: the hook's type checker, and a way to leave it out."""
+"""What checks signatures in the tests, see `conftest.py`: beartype, but of constructors."""
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
+
+CONF = BeartypeConf(is_pep484_tower=True)  # Whole numbers are taken for floats, as mypy has it.
 
 
 def checked(function):
@@ -8,4 +10,6 @@ def checked(function):
 
     Constructors are left as they are: JAX fills pytrees with other things than arrays too.
     """
-    return function if function.__qualname__.endswith(".__init__") else beartype(function)
+    return (
+        function if function.__qualname__.endswith(".__init__") else beartype(function, conf=CONF)
+    )

@@ -17,6 +17,9 @@ META_PER_CLASS = 10
 Cost = Literal["combined", "feature", "label"]
 COSTS: tuple[Cost, ...] = ("combined", "feature", "label")
 
+Kind = Literal["clustered", "separated", "balanced", "absent"]
+_NOISE = {"clustered": 1.0, "separated": 0.2, "balanced": 0.2, "absent": 0.2}
+
 
 class Problem(NamedTuple):
     """Weights `[n]` of the examples and cost `[n, m]`, in float32; the atoms weigh the same."""
@@ -25,20 +28,26 @@ class Problem(NamedTuple):
     cost: Float[Array, "n m"]
 
 
-def clustered_problem(n: int, m: int, seed: int, cost: Cost = "combined") -> Problem:
-    """A batch of a long-tailed training set against one prototype a class.
+def clustered_problem(
+    n: int, m: int, seed: int, cost: Cost = "combined", kind: Kind = "clustered"
+) -> Problem:
+    """A batch of a training set against one prototype a class.
 
-    Features are rectified normal clusters, one a class; labels follow an exponential profile;
-    prototypes are means of ten features; weights are uniform on the simplex.
+    Features are rectified normal clusters, one a class; prototypes are means of ten features;
+    weights are uniform on the simplex.
 
     Args:
         n: examples in the batch.
         m: classes.
         seed: of everything random.
         cost: which of the three costs.
+        kind: "clustered", labels of an exponential profile and features as noisy as their centres
+            differ; "separated", features a fifth as noisy, as a good network gives them;
+            "balanced", such features, and every class as likely; "absent", such features, and a
+            profile that every second class has no part in.
     """
     rng = np.random.default_rng(seed)
-    matrix = next(_costs(rng, n, m, 1, cost))
+    matrix = next(_costs(rng, n, m, 1, cost, kind))
     weights = rng.dirichlet(np.ones(n))
     return Problem(jnp.asarray(weights, jnp.float32), matrix)
 
@@ -48,18 +57,23 @@ def batch_costs(n: int, m: int, count: int, seed: int, cost: Cost) -> list[Float
     return list(_costs(np.random.default_rng(seed), n, m, count, cost))
 
 
-def _costs(rng, n, m, count, cost):
+def _costs(rng, n, m, count, cost, kind="clustered"):
     centres = rng.normal(size=(m, DIMENSION))
 
     def features(labels):
         noise = rng.normal(size=(*labels.shape, DIMENSION))
-        return np.maximum(centres[labels] + noise, 0)
+        return np.maximum(centres[labels] + _NOISE[kind] * noise, 0)
 
     share = IMBALANCE_FACTOR ** (-np.arange(m) / max(m - 1, 1))
+    if kind == "balanced":
+        share = np.ones(m)
+    elif kind == "absent" and m > 2:
+        share[1::2] = 0
+    first, second = np.flatnonzero(share)[:2]
     prototypes = None
     for _ in range(count):
         labels = rng.choice(m, n, p=share / share.sum())
-        labels[:2] = 0, 1  # With one class alone the label cost is constant: no gradient.
+        labels[:2] = first, second  # With one class alone the label cost is constant: no gradient.
         examples = features(labels)
         if prototypes is None:
             prototypes = features(np.tile(np.arange(m), (META_PER_CLASS, 1))).mean(0)

@@ -1,6 +1,7 @@
 """Several processes, on one machine or many, that train one run together by `jax.distributed`."""
 
 import os
+from typing import Any
 
 import jax
 from absl import flags
@@ -48,12 +49,9 @@ def join() -> None:
     _initialize(*given)
 
 
-def _initialize(
-    coordinator: str | None = None, count: int | None = None, number: int | None = None
-) -> None:
-    jax.distributed.initialize(
-        coordinator, count, number, heartbeat_timeout_seconds=HEARTBEAT.value
-    )
+def _initialize(*given: Any) -> None:
+    start: Any = jax.distributed.initialize
+    start(*given, heartbeat_timeout_seconds=HEARTBEAT.value)
 
 
 def _srun_tasks() -> int:

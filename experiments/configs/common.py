@@ -87,6 +87,7 @@ def second_stages(
         sections[name] = ConfigDict(transport[name] if recipe.preset else head)
         if recipe.preset:
             choices = dataclasses.asdict(recipe.preset(num_classes))
+            del choices["ot"]["newton"]  # How an OT problem is solved, and not which.
             choices["virtual_learning_rate"] = sections[name].optimizer.learning_rate
             sections[name].choices = ConfigDict(choices)
         sections[name].update(recipe.second)

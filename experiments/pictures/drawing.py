@@ -62,8 +62,13 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
     """Draws the last epochs of several runs side by side, and how they converge.
 
     Raises:
-        ValueError: the runs are not of one set of classes.
+        ValueError: a run is given twice; the runs are not of one set of classes, or not judged on
+            one test set.
     """
+    known = [workdir.resolve() for workdir in workdirs]
+    twice = next((path for path in known if known.count(path) > 1), None)
+    if twice:
+        raise ValueError(f"the runs to compare have {twice} more than once; give each run once.")
     ends = {}
     for workdir in workdirs:
         end = restore(workdir)
@@ -75,6 +80,13 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
     names = next(iter(ends.values())).prepared.dataset.class_names
     if any(list(end.prepared.dataset.class_names) != list(names) for end in ends.values()):
         raise ValueError("the runs to compare are of data sets with different classes.")
+    (first, end_of_first), *others = zip(workdirs, ends.values(), strict=True)
+    other = next((path for path, end in others if not _same_test_set(end, end_of_first)), None)
+    if other:
+        raise ValueError(
+            f"the runs to compare are judged on different test sets, {first} and {other}; compare "
+            "runs of one test set."
+        )
     histories = [read(workdir / "metrics.jsonl") for workdir in workdirs]
     paths = [folder / "confusion_compared.png", folder / "convergence_compared.png"]
     confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)
@@ -89,6 +101,18 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
         paths.append(folder / "class_weights_compared.png")
         class_weights_panels(paths[-1], panels, names)
     return paths
+
+
+def _same_test_set(one: Restored, other: Restored) -> bool:
+    return all(map(np.array_equal, _test_set(one), _test_set(other)))
+
+
+def _test_set(end: Restored) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels; of sentences the texts, which each run may encode in its own way."""
+    dataset = end.source.dataset
+    if dataset.test_inputs.dtype.kind != "U":
+        dataset = end.prepared.dataset
+    return dataset.test_inputs, dataset.test_labels
 
 
 def confusion_of(end: Restored) -> np.ndarray:

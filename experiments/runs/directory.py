@@ -183,6 +183,35 @@ def alone_in(workdir: pathlib.Path):
         yield
 
 
+def check_data(workdir: pathlib.Path, prepared: Prepared) -> None:
+    """Refuses data that are not those of the run in a directory.
+
+    Args:
+        workdir: the run directory; where its run.json is gone, there is nothing to compare.
+        prepared: the data as they are found now.
+
+    Raises:
+        ConfigMismatchError: its run has seen another subset, or a test set of another size.
+        ValueError: run.json is damaged.
+    """
+    path = workdir / "run.json"
+    known = read_json(path) if path.exists() else {}
+    found = {
+        "fingerprint": prepared.split.fingerprint,
+        "test": int(prepared.test.labels.shape[0]),
+    }
+    differing = [
+        f"{name} is {known[name]!r} there and {value!r} here"
+        for name, value in found.items()
+        if name in known and known[name] != value
+    ]
+    if differing:
+        raise ConfigMismatchError(
+            f"{workdir} holds a run of other data: {'; '.join(differing)}. Give the folder of the "
+            "data set that it was trained on, or prepare the data set anew."
+        )
+
+
 def describe(
     workdir: pathlib.Path, program: Program, prepared: Prepared, variables: PyTree
 ) -> None:

@@ -10,7 +10,12 @@ from ml_collections import ConfigDict
 from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
 from experiments.recipes import RECIPES
-from experiments.runs.directory import ConfigMismatchError, check_config, read_config
+from experiments.runs.directory import (
+    ConfigMismatchError,
+    check_config,
+    check_data,
+    read_config,
+)
 from experiments.runs.extending import other_first_stage
 from experiments.runs.identity import HOW, portable
 from experiments.runs.network_files import is_network_file, read_about, read_network
@@ -53,6 +58,7 @@ def taken_over(
         with Checkpoints(source / "checkpoints", read_only=True) as theirs:
             record = theirs.record(program.ends[0])
             check_config(source, record)
+            check_data(source, prepared)
             return theirs.restore(program.template(0, prepared), program.ends[0]), record["history"]
     about, here = read_about(source), prepared.split.fingerprint
     if about["fingerprint"] != here:

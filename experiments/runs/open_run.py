@@ -10,9 +10,11 @@ from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
     alone_in,
     check_config,
+    check_data,
     claim,
     describe,
     extended,
+    holds_run,
 )
 from experiments.runs.display import Display
 from experiments.runs.first_stage import taken_over
@@ -69,6 +71,8 @@ class OpenRun:
         self.ends = self.program.ends
         self.variables = self.program.initial_variables(run.seed)
         if self._writes:
+            if holds_run(run.workdir):
+                check_data(run.workdir, self.prepared)
             _tell_of_another_device(run.workdir)
             describe(run.workdir, self.program, self.prepared, self.variables)
         # Runs that are trained together are saved one after the other: a kill in between leaves
@@ -120,6 +124,10 @@ class OpenRun:
             self._reporter = Reporter(self.run.workdir, title, self.history, display)
             files.callback(self._reporter.close)
 
+    def saves(self, epoch: int, number: int) -> bool:
+        """Whether `keep` saves an epoch, the `epoch`-th of its stage from one."""
+        return number in self.ends or epoch % self._experiment.config.checkpoint_every == 0
+
     def keep(self, epoch: int, record: dict, state: Any) -> None:
         """Saves and reports an epoch, the `epoch`-th of its stage from one."""
         number = record["number"]
@@ -127,7 +135,7 @@ class OpenRun:
         self.done = number
         if not self._writes:
             return
-        if number in self.ends or epoch % self._experiment.config.checkpoint_every == 0:
+        if self.saves(epoch, number):
             best = best_record(self.history, "held_out")
             content = {"history": self.history, "config": self._fingerprint}
             self.checkpoints.save(number, state, content, best=best and best["number"])

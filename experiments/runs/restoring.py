@@ -12,7 +12,13 @@ from experiments.program.compiled import Program
 from experiments.program.data import Source
 from experiments.program.experiment import Experiment
 from experiments.program.prepared import Prepared
-from experiments.runs.directory import check_config, holds_run, read_config, runs_below
+from experiments.runs.directory import (
+    check_config,
+    check_data,
+    holds_run,
+    read_config,
+    runs_below,
+)
 from experiments.runs.open_run import Run
 from experiments.runs.outcomes import best_record
 from otrw_jax.models.model import predict
@@ -23,6 +29,7 @@ from otrw_jax.training.loop import Stage
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
     """A run's data, and its network's variables after the first stage."""
     prepared = experiment.prepare(run.subset_seed)
+    check_data(run.workdir, prepared)
     program = experiment.program(prepared)
     with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(program.template(0, prepared), program.ends[0])
@@ -78,7 +85,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
 
     Raises:
         FileNotFoundError: there is no run.
-        ConfigMismatchError: its config is gone, or was altered.
+        ConfigMismatchError: its config is gone, or was altered; the data are not the run's.
         CheckpointError: there is no such checkpoint, or it is damaged.
         ValueError: `which` is none of these.
     """
@@ -96,6 +103,7 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
     config.devices = 1
     experiment = Experiment(config, new=False)
     prepared = experiment.prepare(config.subset_seed)
+    check_data(workdir, prepared)
     program = experiment.program(prepared)
     ends = program.ends
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:

@@ -17,7 +17,7 @@ from experiments.runs.display import Display
 from experiments.runs.open_run import OpenRun, Run
 from otrw_jax.training.devices import is_first_process
 from otrw_jax.training.evaluation import LogitsNotFiniteError
-from otrw_jax.training.loop import TrainingDivergedError, run_stage
+from otrw_jax.training.loop import Stage, TrainingDivergedError, check_finite, run_stage
 from otrw_jax.training.seeds import stack, unstack
 
 
@@ -95,10 +95,12 @@ def train_together(
                 begun = time.monotonic()
                 for epoch, records, states, seen in _left(experiment, group, display):
                     number = records[0]["number"]
-                    if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
-                        display.waiting("evaluating", told=False)
-                        with _way_out(experiment, group):
+                    with _way_out(experiment, group):
+                        if number in group[0].ends or epoch % experiment.config.evaluate_every == 0:
+                            display.waiting("evaluating", told=False)
                             _evaluate(group[0].program, records, states, seen)
+                        if group[0].saves(epoch, number):
+                            _check_finite(group[0].program, records, states)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
                     ended, left = time.monotonic(), [run for run in opened if not run.complete]
@@ -110,7 +112,7 @@ def train_together(
 
 def _evaluate(program: Program, records: list[dict], states: list, seen: list[Prepared]) -> None:
     """Adds the scores of a group's states, on the data their stage sees, to their records."""
-    stage = next(stage for stage in program.stages if stage.name == records[0]["stage"])
+    stage = _stage_of(program, records)
     variables = [state.variables for state in states]
     if len(seen) > 1:
         found = scores_together(program, stage, variables, seen)
@@ -118,6 +120,17 @@ def _evaluate(program: Program, records: list[dict], states: list, seen: list[Pr
         found = [scores(program, stage, variables[0], seen[0])]
     for record, one in zip(records, found, strict=True):
         record |= one
+
+
+def _check_finite(program: Program, records: list[dict], states: list) -> None:
+    """Refuses to save a group's states where a network is not finite, evaluated or not."""
+    for state in states:
+        check_finite(_stage_of(program, records), state.variables)
+
+
+def _stage_of(program: Program, records: list[dict]) -> Stage:
+    """The stage that a group's records are of."""
+    return next(stage for stage in program.stages if stage.name == records[0]["stage"])
 
 
 def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun]:

@@ -56,6 +56,7 @@ class TrainingData:
 
 
 Weights = Float[Array | np.ndarray, "N"]
+"""A weight for each training example."""
 
 
 def present(meta: Examples | None) -> Examples:

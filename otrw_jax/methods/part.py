@@ -70,18 +70,14 @@ class Part:
     axis_name: str | None = None
 
     def start(
-        self,
-        key: Array | None,
-        variables: PyTree,
-        kind: type[State] = TrainState,  # type: ignore[assignment]  # A variable's default.
-        **own: Any,
-    ) -> State:
+        self, key: Array | None, variables: PyTree, kind: type[Any] = TrainState, **own: Any
+    ) -> Any:
         """A state before the first step.
 
         Args:
             key: base key, or None.
             variables: the network's.
-            kind: class of the state.
+            kind: class of the state, `TrainState` or one that extends it.
             own: the fields that it has beside those of `TrainState`.
 
         Raises:
@@ -159,9 +155,8 @@ class Part:
         trained, rest = self.split(state.variables)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state, trained, **more)
         variables = self.join(optax.apply_updates(trained, updates), {**rest, "state": after})
-        return dataclasses.replace(
-            state, step=state.step + 1, variables=variables, opt_state=opt_state
-        )
+        step = state.step + 1
+        return dataclasses.replace(state, step=step, variables=variables, opt_state=opt_state)
 
 
 class LossPass(NamedTuple):

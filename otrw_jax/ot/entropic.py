@@ -1,8 +1,8 @@
 """The entropic OT problem between weighted examples and meta atoms (Guo et al. 2022, eq. 10).
 
-ott-jax solves the problem (`sinkhorn.py`). The gradient is implicit, with a linear solve of our own
-(`saddle.py`), because the stock solve is iterative on a singular system and fails on problems of
-ordinary shape.
+ott-jax solves the problem (`sinkhorn.py`); Newton steps end what it is slow on (`newton.py`). The
+gradient is implicit, with a linear solve of our own (`saddle.py`), because the stock solve is
+iterative on a singular system and fails on problems of ordinary shape.
 """
 
 import dataclasses
@@ -43,6 +43,9 @@ class EntropicOT:
         max_iterations: bound on the Sinkhorn iterations at this epsilon. Where it is below a
             fiftieth of the range of the cost, they start from potentials that were followed down
             from larger ones, one iteration each, which are not counted; `"unrolled"` starts cold.
+            With `newton` it is the number after which Newton steps take over; with a hundred atoms
+            or more, 10 is several times as fast as the default
+            (`python -m experiments.benchmark --only=newton`).
         threshold: stops when the L1 error of the marginals is below this. The default is chosen by
             the error of the gradient (`python -m experiments.benchmark --only=threshold`): ten
             times as loose serves batches of 16 and ten classes, and leaves errors of percents
@@ -51,12 +54,17 @@ class EntropicOT:
             through the iterations; `"envelope"`, the gradient of the regularised value
             `<C, T> - epsilon H(T)` (the dual potentials and the plan), which is cheaper and is not
             the gradient of `<C, T>`.
+        newton: where Sinkhorn ends before it has converged, end it by Newton steps on the dual of
+            the smaller side (`newton.py`), at most a hundred. What Sinkhorn solves is left as it
+            is, bit for bit. A threshold of zero asks for a number of iterations, `"unrolled"` for
+            the gradient of them: neither takes Newton steps.
     """
 
     epsilon: float | Float[Array, ""] = 0.1
     max_iterations: int = 200
     threshold: float = 1e-5
     gradient: Literal["implicit", "unrolled", "envelope"] = "implicit"
+    newton: bool = True
 
     def __post_init__(self):
         check_number("EntropicOT", "epsilon", self.epsilon, above=0)
@@ -71,6 +79,8 @@ class EntropicOT:
                 f"EntropicOT.gradient is {self.gradient!r}; choose 'implicit', 'unrolled' or "
                 "'envelope'."
             )
+        if not isinstance(self.newton, bool):
+            raise ValueError(f"EntropicOT.newton is {self.newton!r}; choose True or False.")
 
 
 class Transport(NamedTuple):
@@ -84,6 +94,7 @@ class Transport(NamedTuple):
         marginal_error: L1 distance of both of the plan's marginals from the wanted ones.
         converged: whether `marginal_error` is within the threshold, or the rounding of a plan whose
             exponents span the range of the cost over epsilon.
+        newton_steps: Newton steps taken after the iterations.
     """
 
     plan: Float[Array, "n m"]
@@ -92,6 +103,7 @@ class Transport(NamedTuple):
     iterations: Int[Array, ""]
     marginal_error: Float[Array, ""]
     converged: Bool[Array, ""]
+    newton_steps: Int[Array, ""]
 
 
 def transport(
@@ -229,7 +241,7 @@ def _transport(weights, cost, meta_weights, ot):
     with jax.ensure_compile_time_eval():  # What an import computes is no part of what is traced.
         from otrw_jax.ot.sinkhorn import potentials_of  # Here, since ott-jax is slow to import.
     try:
-        f, g, iterations = potentials_of(a, cost, b, ot, start)
+        f, g, iterations, newton_steps = potentials_of(a, cost, b, ot, start)
     except TypeError as error:  # Of a loop of ott-jax, whose backward pass starts as constants.
         if ot.gradient != "unrolled" or "axis types" not in str(error):
             raise
@@ -250,9 +262,8 @@ def _transport(weights, cost, meta_weights, ot):
     )
     marginal_error = jax.lax.stop_gradient(marginal_error)
     rounding = jnp.finfo(cost.dtype).eps * (16 + spread / ot.epsilon)
-    return Transport(
-        plan, f, g, iterations, marginal_error, marginal_error <= ot.threshold + rounding
-    )
+    converged = marginal_error <= ot.threshold + rounding
+    return Transport(plan, f, g, iterations, marginal_error, converged, newton_steps)
 
 
 def _loss(ot, weights, cost, meta_weights):

@@ -47,8 +47,13 @@ def _eliminated(plan):
     rows = plan.sum(1)
     rows = jnp.where(rows > 0, rows, 1.0)
     conditional = plan / rows[:, None]
+    return rows, conditional, links_of(plan, conditional)
+
+
+def links_of(plan: Float[Array, "n m"], conditional: Float[Array, "n m"]) -> Float[Array, "m m"]:
+    """Links between columns, zero on the diagonal: `plan' conditional`, whose rows sum to one."""
     links = jnp.matmul(plan.T, conditional, precision="highest")
-    return rows, conditional, _off_diagonal(0.5 * (links + links.T))
+    return _off_diagonal(0.5 * (links + links.T))
 
 
 def _off_diagonal(matrix):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from otrw_jax.ot import newton
 from otrw_jax.ot.arrays import equally_varying
 from otrw_jax.ot.saddle import solve_saddle
 
@@ -25,8 +26,8 @@ def potentials_of(
     b: Float[Array, "m"],
     ot,
     start: tuple[Float[Array, "n"], Float[Array, "m"]] | None,
-) -> tuple[Float[Array, "n"], Float[Array, "m"], Int[Array, ""]]:
-    """The potentials of both sides and the iterations run, from masses that are positive.
+) -> tuple[Float[Array, "n"], Float[Array, "m"], Int[Array, ""], Int[Array, ""]]:
+    """Potentials of both sides, iterations and Newton steps run, from masses that are positive.
 
     Args:
         a: row masses, `[n]`.
@@ -39,7 +40,9 @@ def potentials_of(
     with _loose_promotion():
         output = _solver(ot)(linear_problem.LinearProblem(geom, a=a, b=b), init=start)
     f, g = output.potentials
-    return f, g, jnp.asarray(output.n_iters)
+    errors = jnp.asarray(output.errors)
+    iterations = jnp.asarray(output.set(errors=errors[:-1]).n_iters)
+    return f, g, iterations, errors[-1].astype(jnp.int32)
 
 
 @contextlib.contextmanager
@@ -57,6 +60,7 @@ def _solver(ot) -> sinkhorn.Sinkhorn:
         inner_iterations=block,
         max_iterations=ot.max_iterations,
         implicit_diff=None if ot.gradient == "unrolled" else _DirectSolve(),
+        newton=ot.newton and ot.gradient != "unrolled" and ot.threshold > 0,
     )
 
 
@@ -65,7 +69,13 @@ class _Sinkhorn(sinkhorn.Sinkhorn):
     """ott-jax's, traceable anywhere: where it is differentiated, and under `jax.shard_map`.
 
     Its error of the marginals mixes dtypes and ranks in the derivative, and starts as a constant.
+    With `newton`, Newton steps end the iterations that did not converge. Where the iterations are
+    differentiated implicitly, so are the steps: at the potentials that they come to.
     """
+
+    def __init__(self, *args, newton: bool = False, **options):
+        super().__init__(*args, **options)
+        self.newton = newton
 
     def init_state(self, ot_prob, init):
         state = super().init_state(ot_prob, init)
@@ -84,6 +94,26 @@ class _Sinkhorn(sinkhorn.Sinkhorn):
         found = jax.lax.cond(wanted, error, lambda state: jnp.inf * state.errors[0, 0], state)
         errors = state.errors.at[iteration // self.inner_iterations, :].set(found)
         return state.set(errors=errors)
+
+    def output_from_state(self, ot_prob, state):
+        steps = (0 * state.errors[-1, 0]).astype(jnp.int32)
+        if self.newton:
+            # Of iterations that converged before the last, no error is there: -1.
+            geom, error = ot_prob.geom, state.errors[-1, 0]
+            *potentials, steps = newton.finish(
+                *state.potentials,
+                ot_prob.a,
+                geom.cost_matrix,
+                ot_prob.b,
+                error,
+                epsilon=geom.epsilon,
+                threshold=self.threshold,
+            )
+            state = state.set(potentials=tuple(potentials))
+        output = super().output_from_state(ot_prob, state)
+        # ott-jax's output has no place for their number but behind the errors.
+        steps = steps.astype(output.errors.dtype)
+        return output.set(errors=jnp.append(output.errors, steps))
 
 
 @jax.tree_util.register_pytree_node_class

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 # An epsilon below this share of the range of the cost is approached from larger ones: from the
 # second share of the range down, by the factor, an iteration each.
-_SMALL, _FIRST, _FACTOR = 1 / 50, 1 / 5, 0.95
+SMALL, _FIRST, _FACTOR = 1 / 50, 1 / 5, 0.95
 
 
 def cost_range(
@@ -49,7 +49,7 @@ def annealed_start(
         return now * _FACTOR, f, g
 
     zero = 0.0 * log_a, 0.0 * log_b
-    first = jnp.where(epsilon < _SMALL * spread, _FIRST * spread, epsilon)
+    first = jnp.where(epsilon < SMALL * spread, _FIRST * spread, epsilon)
     return jax.lax.while_loop(lambda carry: carry[0] > epsilon, follow, (first, *zero))[1:]
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int, Key, PyTree
+from jaxtyping import Bool, Float, Int, Key, PyTree
 
 from otrw_jax.methods.base import Batch, Examples, Method, TrainingData
 from otrw_jax.training.devices import Devices, pick_devices
@@ -73,7 +73,7 @@ class DeviceData(NamedTuple):
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The training or OT loss of an epoch is not finite, or the distribution of its batches."""
+    """The loss, OT loss, network or distribution of the batches of an epoch is not finite."""
 
 
 EpochMetrics = dict[str, float] | list[dict[str, float]]
@@ -276,6 +276,22 @@ def epoch_key(key: Array, number: int) -> Array:
     """The key of an epoch of a stage, of each seed where there are keys of several."""
     fold_in = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in, (0, None))
     return fold_in(key, number)
+
+
+def check_finite(stage: Stage, variables: PyTree) -> None:
+    """Refuses a network of which a number is not finite, such as one that is about to be saved.
+
+    Raises:
+        TrainingDivergedError: a parameter, or a leaf of its state, has nan or an infinity.
+    """
+    if not _all_finite(variables):
+        raise _diverged(stage, "network", "not finite")
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    floats = (x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact))
+    return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
 
 
 def _keys(key: Array, places: Int[Array, "b"]) -> Key[Array, "b"]:

@@ -11,7 +11,17 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import gradient, precision, seeds, sinkhorn, start, step, threshold
+from experiments.benchmarks import (
+    encoder,
+    gradient,
+    newton,
+    precision,
+    seeds,
+    sinkhorn,
+    start,
+    step,
+    threshold,
+)
 from experiments.benchmarks.problems import (
     COSTS,
     batch_costs,
@@ -78,6 +88,36 @@ def test_threshold_table_and_recommendation():
     text = threshold.markdown(made)
     assert "median error is below 0.001 is 0.001" in text
     assert "worst kind is below 0.01 is 0.01" in text
+
+
+def test_problems_of_separated_classes():
+    """Those of the other sections stay as they are; an absent class has no example."""
+    plain = clustered_problem(64, 10, 0)
+    (first,) = batch_costs(64, 10, 1, 0, "combined")
+    np.testing.assert_array_equal(plain.cost, first)
+    for kind in ("separated", "balanced", "absent"):
+        cost = np.asarray(clustered_problem(64, 10, 0, kind=kind).cost)
+        own = cost.argmin(1)
+        assert cost.min(1).max() < 0.2 and np.sort(cost, axis=1)[:, 1].min() > 1
+        assert len(set(own)) > 1 and (kind != "absent" or not (own % 2).any())
+
+
+def test_newton_table_says_where_the_goal_is_missed(monkeypatch):
+    monkeypatch.setattr(newton, "EPSILONS", (0.1,))
+    monkeypatch.setattr(newton, "SHAPES", ((16, 10),))
+    monkeypatch.setattr(newton, "KINDS", ("balanced",))
+    (record,) = newton.run(TINY)
+    assert json.loads(json.dumps(record)) == record
+    early = record["solvers"]["early"]
+    assert early["iterations"] == [10, 10] and min(early["newton_steps"]) > 0
+    assert max(early["errors"]) < 2e-5 and record["ratio"] > 0
+    record["solvers"]["Sinkhorn"]["iterations"], record["ratio"] = [500, 600], 0.3
+    text = newton.markdown([record])
+    assert "missed: 16×10 balanced, 0.1." in text and text.endswith("within it: nowhere.")
+    early["errors"] = [1e-3, 1e-7]
+    assert newton.markdown([record]).endswith("within it: 16×10 balanced, 0.1.")
+    record["solvers"]["Sinkhorn"]["iterations"] = [300, 300]
+    assert "missed: nowhere" in newton.markdown([record])
 
 
 def test_step_table_says_whether_the_goal_is_met():
@@ -166,6 +206,23 @@ def test_seeds_take_as_many_steps_together_as_one():
     for count in (0, 2):
         step_count = seeds._epochs(model, inputs, prepare, batch, count)()
         assert (np.asarray(step_count) == steps).all()
+
+
+def test_images_a_second_are_measured(monkeypatch):
+    monkeypatch.setattr(encoder, "BATCH", 2)
+    monkeypatch.setattr(encoder, "SIDE", 32)
+    monkeypatch.setattr(encoder, "LAYERS", ((4, 3, 3, 2), (4, 3, 5, 1)))
+    records = encoder.run(TINY)
+    assert [record["name"] for record in records] == [
+        "network",
+        "3×3, stride 2, 4² × 3",
+        "5×5, stride 1, 4² × 3",
+    ]
+    assert all(record["section"] == "encoder" and record["seconds"] > 0 for record in records)
+    text = encoder.markdown(records)
+    assert f"{2 / records[0]['seconds']:.0f} images a second" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| 5×5, stride 1")]
+    assert tables.number(records[2]["ratio"]) in row
 
 
 def test_half_precision_is_measured(monkeypatch, data_dir):

@@ -1,6 +1,7 @@
 import csv
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -214,11 +215,38 @@ def test_the_figures_of_a_run(run_script, whole_run, capsys):
 
 def test_runs_side_by_side(run_script, whole_run, tmp_path, capsys):
     workdir, _ = whole_run
-    runs = f"--compare={workdir},{workdir}"
+    runs = f"--compare={workdir},{shutil.copytree(workdir, tmp_path / 'copy')}"
     assert run_script(figures, f"--workdir={tmp_path}", runs) is None
     for name in ("confusion", "convergence", "class_weights"):
         assert is_picture(tmp_path / f"{name}_compared.png")
     assert capsys.readouterr().out.count("written: ") == 3
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_run_beside_itself(run_script, whole_run, tmp_path, times):
+    runs = ",".join([str(whole_run[0])] * times)
+    said = run_script(figures, f"--workdir={tmp_path}", f"--compare={runs}")
+    twice = f"the runs to compare have {whole_run[0].resolve()} more than once"
+    assert said == f"ValueError: {twice}; give each run once."
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["test_inputs", "test_labels"])
+def test_runs_of_other_test_sets_are_not_compared(whole_run, tmp_path, monkeypatch, part):
+    """Of the same classes and sizes, which say nothing of what they hold."""
+    workdir, other = whole_run[0], shutil.copytree(whole_run[0], tmp_path / "other")
+
+    def on_other_data(path):
+        end = restore(path)
+        dataset = end.prepared.dataset
+        if path == other:
+            dataset = dataset._replace(**{part: getattr(dataset, part)[::-1]})
+        return end._replace(prepared=end.prepared._replace(dataset=dataset))
+
+    monkeypatch.setattr(drawing, "restore", on_other_data)
+    with pytest.raises(ValueError, match=f"different test sets, {workdir} and {other}; compare ru"):
+        drawing.compare([workdir, other], tmp_path / "pictures")
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_the_toy_of_55_examples(whole_run):

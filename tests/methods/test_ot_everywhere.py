@@ -24,7 +24,7 @@ from . import problem
 KEY = jax.random.key(0)
 CONFIGS = {name: preset(3) for name, preset in PRESETS.items()}
 CONFIGS["global sampling"] = global_weights(3, sampling=True)
-UNCONVERGED = EntropicOT(max_iterations=1)
+UNCONVERGED = EntropicOT(max_iterations=1, newton=False)
 
 
 def make_method(name, ot=None):

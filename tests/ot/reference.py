@@ -35,7 +35,10 @@ def sinkhorn(a, b, cost, epsilon, iterations=20000, tolerance=1e-13):
                     return plan, rows(newton), newton
                 conditional = plan / np.where(a > 0, a, 1)[:, None]
                 system = np.diag(plan.sum(0)) - plan.T @ conditional  # Singular along ones.
-                step = np.linalg.solve(system + np.outer(b, b), b - plan.sum(0))
+                try:
+                    step = np.linalg.solve(system + np.outer(b, b), b - plan.sum(0))
+                except np.linalg.LinAlgError:  # No links between the columns: Sinkhorn goes on.
+                    break
                 newton = newton + epsilon * step / max(1, np.abs(step).max())
     return plan, f, g
 

@@ -70,10 +70,10 @@ def ot_reweight(
         num_classes: number of classes K.
         config: which of the method's readings.
         loss: `(logits [b, k], labels [b]) -> [b]`, of the training examples.
-        axis_name: mapped axis over which the batch is spread. The OT problem is that of the
-            whole batch: features, labels and ids are gathered, and every device takes the same
-            step of the weights. With `config.problem` "device" each device solves its own, and
-            the entries that it learned are gathered.
+        axis_name: as of `Part`. The OT problem is that of the whole batch: features, labels and
+            ids are gathered, and every device takes the same step of the weights. With
+            `config.problem` "device" each device solves its own, and the entries that it learned
+            are gathered.
 
     Raises:
         ValueError: `second_order` together with `axis_name`; from `init`, no meta set, or a class

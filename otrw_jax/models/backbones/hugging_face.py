@@ -11,12 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from otrw_jax.extras import brought_by
 from otrw_jax.models.backbones.bert import Bert, BertConfig
-
-with brought_by("text", __name__):
-    import safetensors
-    import safetensors.numpy
+from otrw_jax.models.weights.files import read_safetensors
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 LAYER = {
@@ -103,11 +99,7 @@ def _read_config(path: pathlib.Path) -> BertConfig:
 
 
 def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    return {_plain(name): tensor for name, tensor in tensors.items()}
+    return {_plain(name): tensor for name, tensor in read_safetensors(path).items()}
 
 
 def _plain(name: str) -> str:

@@ -167,7 +167,13 @@ def test_evaluations_may_be_rare(experiment, tmp_path):
     assert [r["number"] for r in lines_of(tmp_path) if "test" in r] == [2, 3, 5]
 
 
-def test_an_epoch_that_ends_in_a_network_of_nan_is_not_kept(experiment, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [(1, r"evaluation: not all logits of the \d+ examples are"), (9, "stage1: the network is not")],
+)
+def test_an_epoch_that_ends_in_a_network_of_nan_is_not_kept(
+    experiment, tmp_path, monkeypatch, every, said
+):
     """Its last step has spoilt the network, of which the losses before say nothing."""
 
     def spoilt(*args):
@@ -179,11 +185,11 @@ def test_an_epoch_that_ends_in_a_network_of_nan_is_not_kept(experiment, tmp_path
 
     monkeypatch.setattr(training, "run_stage", spoilt)
     message = (
-        r"^evaluation: not all logits of the \d+ examples are finite; take a smaller .* keeps the "
-        r"epochs up to 1: repeat the command with a smaller --config\.stage1\.optimizer"
+        rf"^{said} finite; take a smaller .* keeps the epochs up to 1: "
+        r"repeat the command with a smaller --config\.stage1\.optimizer"
     )
     with pytest.raises(TrainingDivergedError, match=message):
-        train(experiment, tmp_path, 0, 0)
+        train(with_fields(experiment, evaluate_every=every), tmp_path, 0, 0)
     assert [record["number"] for record in lines_of(tmp_path)] == [1]
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [1]

@@ -1,0 +1,108 @@
+"""A trained network as an encoder: images to features, a batch at a time."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from otrw_jax.checks import check_number
+from otrw_jax.models.backbones.efficientnet import EfficientNetLite0, standardised
+from otrw_jax.models.weights.efficientnet import load_efficientnet_lite0
+from otrw_jax.models.weights.placing import Weights
+from otrw_jax.paths import named_leaves
+
+BATCH = 32
+
+
+class ImageEncoder:
+    """From images to features of a backbone in evaluation mode.
+
+    Attributes:
+        network: the backbone, called as `network(x [b side side 3], train)`.
+        side: height and width that images are brought to, whatever theirs: by the cubic filter of
+            Keys, as Pillow's BICUBIC has it, wider where they shrink. Their aspect ratio is lost;
+            crop them before, where it matters.
+        fingerprint: of the network, its weights and the side: features kept under one name were
+            computed alike.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: Weights,
+        standardise: Callable[[Float[Array, "b h w c"]], Float[Array, "b h w c"]],
+        side: int,
+    ):
+        """Takes a network with trained weights.
+
+        Args:
+            network: the backbone.
+            weights: of it; the head is not used.
+            standardise: from pixels of 0 to 255 to what the weights expect.
+            side: as above.
+
+        Raises:
+            ValueError: the side is less than 1.
+        """
+        check_number("ImageEncoder", "side", side, least=1)
+        self.network, self.side = network, side
+        self._variables = {"params": weights.backbone, **weights.state}
+        self._apply = jax.jit(partial(_features, network, standardise, side))
+        self.fingerprint = _fingerprint(repr(network), side, weights)
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
+        """Features of images of one size, in colour or grey.
+
+        Raises:
+            ValueError: these are no images of one or three channels, or not of 8 bits.
+        """
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+            raise ValueError(
+                f"ImageEncoder: images are {images.dtype} of shape {images.shape}; give uint8 "
+                "[n, height, width, 1 or 3]."
+            )
+        parts = [
+            np.asarray(self._apply(self._variables, _rows(images, at)))
+            for at in range(0, max(len(images), 1), BATCH)
+        ]
+        return np.concatenate(parts)[: len(images)]
+
+
+def efficientnet_lite0_encoder(side: int, path: str | None = None) -> ImageEncoder:
+    """EfficientNet-Lite0 as an encoder, features of 1,280 numbers.
+
+    Args:
+        side: that images are brought to; the weights were trained at 224.
+        path: of weights; by default those that the extra `efficientnet` installs.
+
+    Raises:
+        ModuleNotFoundError, FileNotFoundError, ValueError: as `load_efficientnet_lite0`.
+    """
+    return ImageEncoder(EfficientNetLite0(), load_efficientnet_lite0(path), standardised, side)
+
+
+def _features(network, standardise, side, variables, images):
+    shape = (images.shape[0], side, side, images.shape[3])
+    pixels = jnp.clip(jax.image.resize(images.astype(jnp.float32), shape, "cubic"), 0.0, 255.0)
+    pixels = jnp.broadcast_to(pixels, (*shape[:3], 3))
+    return network.apply(variables, standardise(pixels), train=False)
+
+
+def _rows(images: np.ndarray, at: int) -> np.ndarray:
+    """A batch from a place on; always as many, so that one program serves."""
+    rows = images[at : at + BATCH]
+    return np.pad(rows, ((0, BATCH - len(rows)), (0, 0), (0, 0), (0, 0)))
+
+
+def _fingerprint(network: str, side: int, weights: Weights) -> str:
+    digest = hashlib.sha256(repr((network, side)).encode())
+    for name, leaf in named_leaves([weights.backbone, weights.state]).items():
+        digest.update(repr((name, leaf.shape)).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,38 @@
+"""Trained ResNets from files in the layout of torchvision and timm."""
+
+import os
+
+from otrw_jax.models.backbones.resnet_imagenet import ResNetImageNet
+from otrw_jax.models.weights.files import read_tensors
+from otrw_jax.models.weights.placing import Weights, place
+
+_STEM = {"conv": "conv1", "norm": "bn1"}
+_SHORTCUT = {"shortcut": "downsample.0", "shortcut_norm": "downsample.1"}
+
+
+def load_resnet(path: str | os.PathLike, network: ResNetImageNet, head: bool = False) -> Weights:
+    """The weights of a ResNet-50, -101 or -152 of torchvision or timm, or of one trained by them.
+
+    The networks are the same, to rounding: strides, padding and the ε of batch normalisation agree.
+    Files of the first stage of Kang et al. (ICLR 2020) have the layout too. Images are expected as
+    the file's network was trained: torchvision's with the mean (0.485, 0.456, 0.406) and deviation
+    (0.229, 0.224, 0.225) of colours from 0 to 1.
+
+    Args:
+        path: of a .safetensors or a .pth file (`read_tensors`).
+        network: the backbone that they are for.
+        head: whether the last layer, `fc`, is read too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or its tensors are not those of the network (`place`).
+    """
+    return place(path, read_tensors(path), network, _module, "fc", head)
+
+
+def _module(path: tuple[str, ...]) -> str:
+    if len(path) == 1:
+        return _STEM[path[0]]
+    stage, block = path[0].removeprefix("stage").split("_block")
+    part = _SHORTCUT.get(path[1]) or path[1].replace("norm", "bn")
+    return f"layer{stage}.{int(block) - 1}.{part}"
