@@ -22,12 +22,12 @@ from experiments.configs.relations import check_controls
 from experiments.documents.controls import shown_table
 from experiments.program.experiment import Experiment
 from experiments.runs.identity import factor_of, flatten
-from experiments.runs.network_files import of_seed
+from experiments.runs.network_files import stage1_of_seed
 from experiments.runs.open_run import Run
 from experiments.runs.provenance import provenance
 from experiments.runs.restoring import restore_first
 from experiments.runs.training import train_together
-from experiments.studies.cells import Cells
+from experiments.studies.cells import ControlCells
 from experiments.studies.records import append
 
 
@@ -42,11 +42,11 @@ def main(argv: list[str]) -> None:
     clock = time.perf_counter()
     experiment = Experiment(config)
     workdir, taken = pathlib.Path(WORKDIR.value), experiment.config.stage1_from
-    runs = [Run(workdir / f"seed_{s}", s, s, of_seed(taken, s)) for s in seeds]
+    runs = [Run(workdir / f"seed_{s}", s, s, stage1_of_seed(taken, s)) for s in seeds]
     train_together(experiment, runs)
     first_seconds = time.perf_counter() - clock
     firsts = [restore_first(experiment, run) for run in runs]
-    cells = Cells(CONFIG.value, experiment.program(firsts[0][0]), seeds, firsts)
+    cells = ControlCells(CONFIG.value, experiment.program(firsts[0][0]), seeds, firsts)
     results: dict = {}
     for names, found in cells.run():
         results |= found

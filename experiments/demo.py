@@ -15,8 +15,8 @@ from absl import flags
 from rich.console import Console
 
 from experiments.cli import WORKDIR, run_app, seeds
+from experiments.documents.demo import COLUMNS, differences, summary, table
 from experiments.documents.paired import same_epochs
-from experiments.documents.shown import COLUMNS, differences, summary, table
 from experiments.pictures.drawing import draw
 from experiments.program.experiment import Experiment
 from experiments.runs.identity import flatten

@@ -17,9 +17,9 @@ from absl import flags
 from experiments.cli import CONFIG, WORKDIR, processes, run_app
 from experiments.configs.overrides import run_config
 from experiments.program.experiment import Experiment
-from experiments.runs.network_files import of_seed
+from experiments.runs.network_files import stage1_of_seed
 from experiments.runs.open_run import Run
-from experiments.runs.outcomes import mean_results, sentences
+from experiments.runs.outcomes import mean_results, result_lines
 from experiments.runs.training import train, train_together
 from otrw_jax.files import write_json
 from otrw_jax.training.devices import is_first_process
@@ -39,17 +39,17 @@ def main(argv: list[str]) -> None:
         seeds = config.seed, config.subset_seed
         results = train(experiment, workdir, *seeds, config.stage1_from, EXTEND.value)
         if is_first_process():
-            print("\n".join(sentences(results)))
+            print("\n".join(result_lines(results)))
         return
     folders = {seed: f"seed_{seed}" for seed in config.seeds}
     runs = [
-        Run(workdir / folder, seed, seed, of_seed(config.stage1_from, seed))
+        Run(workdir / folder, seed, seed, stage1_of_seed(config.stage1_from, seed))
         for seed, folder in folders.items()
     ]
     results = mean_results(train_together(experiment, runs, EXTEND.value))
     if is_first_process():
         write_json(workdir / "results.json", {"seeds": list(config.seeds), **results})
-        print("\n".join(sentences(results)))
+        print("\n".join(result_lines(results)))
 
 
 if __name__ == "__main__":

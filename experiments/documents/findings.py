@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.documents.markdown import spread
 from experiments.studies.published import Column
-from experiments.studies.tables import TABLES, columns_of, published_error
+from experiments.studies.tables import TABLES, published_columns, published_error
 
 # Rows of which a sentence is told wherever both have errors: the first against the second.
 PAIRS = (
@@ -48,7 +48,7 @@ def findings(name: str, records: list[dict]) -> list[str]:
 
 def columns_with(name: str, records: list[dict]) -> list[Column]:
     """The columns of the paper's table, and those of other protocols that there are records of."""
-    columns = list(columns_of(name))
+    columns = list(published_columns(name))
     there = {(_setting(r), protocol_of(r)) for r in records}
     return columns + [
         column._replace(protocol=protocol)

@@ -123,7 +123,7 @@ def _keep(path: pathlib.Path, parts: dict[str, np.ndarray]) -> None:
         print(f"features are not kept, and a further run computes them anew: {error}", flush=True)
 
 
-def name_of(config: ConfigDict) -> str:
+def encoder_name(config: ConfigDict) -> str:
     """The encoder's name: its folder's, or that of the one installed."""
     return pathlib.Path(config.folder).name if config.folder else "all-MiniLM-L6-v2"
 

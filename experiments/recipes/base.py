@@ -113,9 +113,9 @@ class Context:
         """The learning rate of a stage, by the step where it changes."""
         return learning_rate(section.optimizer, self.steps(section), section.epochs)
 
-    def optimizer(self, config: ConfigDict, section: ConfigDict, sam: float = 0.0, drop=None):
+    def optimizer(self, config: ConfigDict, section: ConfigDict, sam: float = 0.0, rate_drop=None):
         """An optimiser of the config that counts in the epochs of a stage; see `make_optimizer`."""
-        return make_optimizer(config, self.steps(section), section.epochs, sam, drop)
+        return make_optimizer(config, self.steps(section), section.epochs, sam, rate_drop)
 
     def smoothed(self, section: ConfigDict, loss: PerExampleLoss) -> PerExampleLoss:
         """The loss, with the labels as smooth as the stage's levers say."""
@@ -149,7 +149,7 @@ class Context:
         section: ConfigDict,
         model: Model | None = None,
         loss: PerExampleLoss = cross_entropy,
-        drop: tuple[int, float] | None = None,
+        rate_drop: tuple[int, float] | None = None,
         **options,
     ) -> Method:
         """Empirical risk minimisation, as a section of the config has it.
@@ -158,7 +158,7 @@ class Context:
             section: of the config.
             model: in place of the one that the section asks for.
             loss: per example.
-            drop: a step and what the learning rate is multiplied by from there on.
+            rate_drop: a step and what the learning rate is multiplied by from there on.
             options: of `erm`.
         """
         levers, is_first = section.levers, section is self.first
@@ -167,7 +167,7 @@ class Context:
             options = {"trainable": section.trainable, "batch_norm": section.batch_norm} | options
         return erm(
             model or (self.model if is_first else self.second_model()),
-            self.optimizer(section.optimizer, section, levers.sam, drop),
+            self.optimizer(section.optimizer, section, levers.sam, rate_drop),
             loss=self.smoothed(section, loss),
             mixup=levers.mixup,
             axis_name=self.axis_name,

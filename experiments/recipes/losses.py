@@ -111,7 +111,7 @@ def _influence_balanced(loss, weights):
         start = c.step_at(c.first, c.options.start)
         return [
             c.erm_stage(
-                drop=(start, c.options.rate_factor),
+                rate_drop=(start, c.options.rate_factor),
                 loss=loss(c),
                 class_weights=deferred(weights(c), start),
                 factor=influence(c.options.alpha, start=start),

@@ -12,7 +12,7 @@ def make_optimizer(
     steps_per_epoch: int,
     epochs: int = 1,
     sam: float = 0.0,
-    drop: tuple[int, float] | None = None,
+    rate_drop: tuple[int, float] | None = None,
 ) -> optax.GradientTransformation:
     """An optimiser as `configs.common.sgd` or `configs.common.adam` describes it.
 
@@ -22,7 +22,7 @@ def make_optimizer(
         epochs: of the whole stage, over which a cosine falls to zero.
         sam: radius ρ of sharpness-aware minimisation (Foret et al., ICLR 2021); 0 for none. The
             method must hand its gradient to the optimiser, as `erm` does.
-        drop: a step, and what the learning rate is multiplied by from there on, on top of its
+        rate_drop: a step, and what the learning rate is multiplied by from there on, on top of its
             schedule.
 
     Raises:
@@ -30,7 +30,7 @@ def make_optimizer(
     """
     if config.name not in ("sgd", "adam"):
         raise ValueError(f"optimizer.name is {config.name!r}; choose sgd or adam.")
-    rate = learning_rate(config, steps_per_epoch, epochs, drop)
+    rate = learning_rate(config, steps_per_epoch, epochs, rate_drop)
     if config.name == "sgd":
         rule = optax.sgd(rate, momentum=config.momentum or None, nesterov=config.nesterov)
     else:
@@ -46,13 +46,13 @@ def learning_rate(
     config: ConfigDict,
     steps_per_epoch: int,
     epochs: int,
-    drop: tuple[int, float] | None = None,
+    rate_drop: tuple[int, float] | None = None,
 ) -> optax.ScalarOrSchedule:
     """The learning rate by the step, or the constant that it is."""
     rate = _scheduled(config, steps_per_epoch, epochs)
-    if drop is None:
+    if rate_drop is None:
         return rate
-    start, factor = drop
+    start, factor = rate_drop
 
     def dropped(step):
         now = rate(step) if callable(rate) else rate

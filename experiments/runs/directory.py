@@ -10,7 +10,13 @@ from ml_collections import ConfigDict
 from experiments.configs import earlier
 from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
-from experiments.runs.extending import Changes, check_changes, is_of_this_kind, told, undone
+from experiments.runs.extending import (
+    Changes,
+    before_extensions,
+    check_changes,
+    in_words,
+    is_extendable,
+)
 from experiments.runs.identity import HOW, fingerprint_of, flatten
 from experiments.runs.provenance import provenance
 from otrw_jax.files import read_json, write_json, writing
@@ -80,8 +86,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict, extend: bool = False) -> Ch
         extensions = found.pop("extended", [])
         if extensions and not extend:
             raise ConfigMismatchError(
-                f"{workdir} holds a run that was extended ({told(extensions)}); repeat its command "
-                "with --extend to go on with it, or choose another --workdir."
+                f"{workdir} holds a run that was extended ({in_words(extensions)}); repeat its "
+                "command with --extend to go on with it, or choose another --workdir."
             )
         changes = {
             name: [found.get(name, "absent"), wanted.get(name, "absent")]
@@ -99,7 +105,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict, extend: bool = False) -> Ch
             raise ConfigMismatchError(
                 f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
                 "--workdir, or repeat the run's own config to go on with it"
-                f"{way if all(map(is_of_this_kind, changes)) else ''}."
+                f"{way if all(map(is_extendable, changes)) else ''}."
             )
     added = {"extended": extensions} if extensions else {}
     write_json(workdir / "config.json", config.to_dict() | added)
@@ -111,7 +117,7 @@ def extended(workdir: pathlib.Path, config: ConfigDict, changes: Changes, after:
     extensions = read_config(workdir).get("extended", [])
     extensions.append({"after": after, "fields": changes})
     write_json(workdir / "config.json", config.to_dict() | {"extended": extensions})
-    print(f"{workdir}: extended {told(extensions[-1:])}", flush=True)
+    print(f"{workdir}: extended {in_words(extensions[-1:])}", flush=True)
 
 
 def read_config(workdir: pathlib.Path) -> dict:
@@ -151,7 +157,7 @@ def check_config(workdir: pathlib.Path, record: dict) -> None:
         ConfigMismatchError: the config was altered.
     """
     known, fields = record.get("config"), flatten(_read_config_file(workdir))
-    states = undone(fields, fields.get("extended", []))
+    states = before_extensions(fields, fields.get("extended", []))
     if known and known not in map(fingerprint_of, states):
         raise ConfigMismatchError(
             f"{workdir / 'config.json'} is not the config by which the checkpoints beside it were "

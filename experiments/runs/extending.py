@@ -11,7 +11,7 @@ Changes = dict[str, list]
 """From a field to its values before and after."""
 
 
-def is_of_this_kind(name: str) -> bool:
+def is_extendable(name: str) -> bool:
     """Whether a field is one that an extension may change, in a stage that is not behind."""
     *_, section, field = ("", *name.split("."))
     if field == "epochs":
@@ -40,8 +40,8 @@ def check_changes(workdir: pathlib.Path, config: dict, changes: Changes) -> None
     for name, (_, value) in changes.items():
         stage = name.partition(".")[0]
         behind = stage != last and stage in ends and done[stage] >= config[ends[stage]]
-        if not is_of_this_kind(name) or behind:
-            why = f"{stage} is behind" if is_of_this_kind(name) else "it is neither"
+        if not is_extendable(name) or behind:
+            why = f"{stage} is behind" if is_extendable(name) else "it is neither"
             raise ValueError(
                 f"--extend changes the epochs and the rates of a stage that is not behind the run; "
                 f"{name} cannot change in {workdir}, since {why}: choose another --workdir, with "
@@ -54,7 +54,7 @@ def check_changes(workdir: pathlib.Path, config: dict, changes: Changes) -> None
             )
 
 
-def told(extensions: list[dict]) -> str:
+def in_words(extensions: list[dict]) -> str:
     """Extensions in words."""
     return "; ".join(
         f"after epoch {one['after']}: "
@@ -63,7 +63,7 @@ def told(extensions: list[dict]) -> str:
     )
 
 
-def undone(fields: dict, extensions: list[dict]) -> list[dict]:
+def before_extensions(fields: dict, extensions: list[dict]) -> list[dict]:
     """The flat config as it is, and as it was before each of its extensions."""
     states = [fields]
     for one in reversed(extensions):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.earlier import written_earlier
 from experiments.configs.kinds import BY_COUNTS, SENTENCES
-from experiments.program.encoding import name_of
+from experiments.program.encoding import encoder_name
 
 # Fields that change how a run is done, and not what comes out of it.
 HOW = (
@@ -52,7 +52,7 @@ def portable(config: ConfigDict) -> dict:
     """
     fields = {name: v for name, v in flatten(config.to_dict()).items() if name not in HOW}
     if config.data.name in SENTENCES:
-        fields["encoder.folder"] = name_of(config.encoder)
+        fields["encoder.folder"] = encoder_name(config.encoder)
     return fields
 
 

@@ -28,7 +28,7 @@ def is_network_file(path: str | os.PathLike) -> bool:
     return pathlib.Path(path).suffix == SUFFIX
 
 
-def of_seed(source: str | os.PathLike, seed: int) -> str | pathlib.Path:
+def stage1_of_seed(source: str | os.PathLike, seed: int) -> str | pathlib.Path:
     """Where one of several seeds has its first stage from.
 
     Args:

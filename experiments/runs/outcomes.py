@@ -45,7 +45,7 @@ def mean_of(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), **deviation}
 
 
-def sentences(results: dict) -> list[str]:
+def result_lines(results: dict) -> list[str]:
     """The three results, or their means over seeds, in a line each."""
     lines = []
     for name, title in NAMES.items():

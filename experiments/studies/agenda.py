@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.studies.rows import protocols_of
-from experiments.studies.tables import TABLES, columns_of
+from experiments.studies.tables import TABLES, published_columns
 
 
 class Cell(NamedTuple):
@@ -77,9 +77,7 @@ def agenda(protocols: Sequence[str]) -> Iterator[Cell]:
             for row in block.rows:
                 yield Cell(block.table, row, block.dataset, block.factor, protocol, block.seeds)
     for name, table in TABLES.items():
-        settings = (
-            [(c.dataset, c.imbalance_factor) for c in columns_of(name)] if table.paper else []
-        )
+        settings = [(c.dataset, c.imbalance_factor) for c in published_columns(name)]
         for dataset, factor in dict.fromkeys(settings or [(table.dataset, table.imbalance_factor)]):
             for protocol in protocols:
                 if protocol in protocols_of(dataset):

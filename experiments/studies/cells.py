@@ -35,7 +35,7 @@ from otrw_jax.training.stages import DeviceData, Stage
 BETA = 0.9999
 
 
-class Cells:
+class ControlCells:
     """All cells of one config and its seeds."""
 
     def __init__(

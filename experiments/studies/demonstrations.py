@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import digits, modelnet10, sst
 
-RECIPES = {
+TITLES = {
     "ce": "cross-entropy",
     "continued": "continued, whole network",
     "continued_head": "continued, head",
@@ -19,8 +19,8 @@ RECIPES = {
 }
 NET = {"otrw_net": "OT, weight net"}
 # Those that train on the kept features of a frozen backbone, in seconds.
-KEPT = {
-    name: RECIPES[name]
+QUICK = {
+    name: TITLES[name]
     for name in ("ce", "continued", "continued_head", "cb", "otrw_paper", "otrw_global")
 }
 
@@ -69,7 +69,7 @@ def _clouds(recipe: str, manual_dir: str) -> ConfigDict:
 
 
 DEMOS = {
-    "digits": Demo("Long-tailed digits", RECIPES, _digits, "otrw_released", 5),
-    "sst2": Demo("A part of SST-2, 300 to 10", RECIPES | NET, _sentences, "otrw_net", 2),
-    "modelnet10": Demo("ModelNet10, 100 to 4", KEPT | NET, _clouds, "otrw_paper", 1),
+    "digits": Demo("Long-tailed digits", TITLES, _digits, "otrw_released", 5),
+    "sst2": Demo("A part of SST-2, 300 to 10", TITLES | NET, _sentences, "otrw_net", 2),
+    "modelnet10": Demo("ModelNet10, 100 to 4", QUICK | NET, _clouds, "otrw_paper", 1),
 }

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.program.encoding import name_of
+from experiments.program.encoding import encoder_name
 from experiments.runs.identity import HOW
 from experiments.studies.agenda import Cell
 from experiments.studies.records import append, key_of, read
@@ -108,7 +108,7 @@ class Filler:
         """What a record says of the cell that it belongs to."""
         told = {name: value for name, value in self._changes.items() if name not in HOW}
         if "encoder.folder" in told:
-            told["encoder.folder"] = name_of(self.config(cell).encoder)
+            told["encoder.folder"] = encoder_name(self.config(cell).encoder)
         return {
             "table": cell.table,
             "row": cell.row,

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import cifar_lt, digits, modelnet10, sst
 from experiments.configs.kinds import SENTENCES
-from experiments.program.encoding import name_of
+from experiments.program.encoding import encoder_name
 from experiments.program.experiment import Experiment
 from experiments.program.layout import seeds_at_once
 from experiments.recipes import RECIPES
@@ -196,7 +196,7 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         "recipe": config.recipe,
         "dataset": config.data.name,
         "imbalance_factor": factor_of(config),
-        **({"encoder": name_of(config.encoder)} if config.data.name in SENTENCES else {}),
+        **({"encoder": encoder_name(config.encoder)} if config.data.name in SENTENCES else {}),
         "seed": run.seed,
         **{name: about[name] for name in ("fingerprint", "parameters", "versions", "device")},
         "results": {

@@ -7,16 +7,19 @@ from experiments.recipes import RECIPES
 from experiments.studies import published, rates
 from experiments.studies.published import Column
 
-WHOLE = """Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
+NOTE_CIFAR = """\
+Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
 protocol; columns of *short* hold runs of the short one. Changed runs stand in the tables below
 alone."""
 
-SENTENCES = """Ours, held-out selection, and in brackets the paper's figure (100 less its accuracy).
+NOTE_SENTENCES = """\
+Ours, held-out selection, and in brackets the paper's figure (100 less its accuracy).
 The protocol is the paper's, with a held-out part besides; the encoder is not its BERT but the one
 named in the rows below, and the learning rates are chosen for it by held-out errors on SST-2
 at an imbalance of 50."""
 
-NETWORKS = """`vanilla` and `fine_tuned` are a linear layer on the encoder's features, before and
+NOTE_NETWORKS = """\
+`vanilla` and `fine_tuned` are a linear layer on the encoder's features, before and
 after its fine-tuning on the extra examples, trained on the imbalanced ones; all other rows are the
 paper's network of three layers on the features after it, whose logits go through a tanh. Rows that
 bring a head of their own have no tanh: cosines in `ldam`, `ldam_drw`, `cosine` and `mcw_ldam`, a
@@ -26,23 +29,28 @@ fitted to the meta set alone, on the features of stage 1's network. Two logits w
 bounds differ by at most 2, the logarithm of 7.4: at an imbalance above it `logit_adjustment` gives
 all to the minority."""
 
-TWICE = """The paper's table has two rows named Combined + Whole; its figures here are those of the
+NOTE_TWICE = """\
+The paper's table has two rows named Combined + Whole; its figures here are those of the
 second, which are those of its table 5."""
 
-FROZEN = """The same on the encoder as it is, without fine-tuning; `vanilla` is a linear layer on
+NOTE_FROZEN = """\
+The same on the encoder as it is, without fine-tuning; `vanilla` is a linear layer on
 its features. The paper's figures are of a BERT that is fine-tuned, but for its first row."""
 
-READINGS = """What the paper's text leaves open about its weight net, on the features and by the
+NOTE_READINGS = """\
+What the paper's text leaves open about its weight net, on the features and by the
 protocol of its table 5: each reading at rates that the held-out part chooses, beside the network
 that stage 2 starts from (`ce`) and the nearest class mean of the meta set alone
 (`meta_centroids`)."""
 
-CLOUDS = """Ours, held-out selection, and in brackets the paper's figure (100 less its accuracy).
+NOTE_CLOUDS = """\
+Ours, held-out selection, and in brackets the paper's figure (100 less its accuracy).
 *By class* is the mean error of the classes. On a test set of 40 objects a class, as the paper
 describes its own, it is the error itself; that the paper's two accuracies differ, it does not
 explain."""
 
-LIGHT = """The same with PointNet, a lighter network, which a CPU trains. The paper's figures are of
+NOTE_POINTNET = """\
+The same with PointNet, a lighter network, which a CPU trains. The paper's figures are of
 PointNet++: what may be compared is the order of the rows and their differences."""
 
 
@@ -62,7 +70,7 @@ class Table(NamedTuple):
     dataset: str
     imbalance_factor: float
     paper: str | None = None
-    note: str = WHOLE
+    note: str = NOTE_CIFAR
 
 
 IN_TABLE1 = {
@@ -144,14 +152,14 @@ _TABLE5 = Table(
     "sst2",
     50.0,
     "table5",
-    f"{SENTENCES} {NETWORKS}",
+    f"{NOTE_SENTENCES} {NOTE_NETWORKS}",
 )
-_READINGS = Table(
+_WEIGHT_NET = Table(
     "Imbalanced SST: readings of the weight net",
     {name: Row(recipe, changes) for name, (recipe, changes) in rates.rows().items()},
     "sst2",
     50.0,
-    note=READINGS,
+    note=NOTE_READINGS,
 )
 _TABLE12 = Table(
     "Imbalanced ModelNet10 (the paper's table 12)",
@@ -159,7 +167,7 @@ _TABLE12 = Table(
     "modelnet10",
     25.0,
     "table12",
-    CLOUDS,
+    NOTE_CLOUDS,
 )
 _TABLE14 = Table(
     "ModelNet10: costs and measures (the paper's table 14)",
@@ -173,7 +181,7 @@ _TABLE14 = Table(
     "modelnet10",
     25.0,
     "table14",
-    CLOUDS,
+    NOTE_CLOUDS,
 )
 
 TABLES = {
@@ -199,7 +207,7 @@ TABLES = {
     "table5_frozen": _changed(
         _TABLE5,
         "Imbalanced SST on an encoder as it is (beside the paper's table 5)",
-        FROZEN,
+        NOTE_FROZEN,
         without="fine_tuned",
         changes={"encoder.fine_tuning.epochs": 0},
     ),
@@ -215,20 +223,20 @@ TABLES = {
         "sst2",
         50.0,
         "table11",
-        f"{SENTENCES} {TWICE}",
+        f"{NOTE_SENTENCES} {NOTE_TWICE}",
     ),
     "table12": _TABLE12,
     "table12_pointnet": _changed(
         _TABLE12,
         "Imbalanced ModelNet10 with PointNet (beside the paper's table 12)",
-        LIGHT,
+        NOTE_POINTNET,
         changes={"model.name": "pointnet"},
     ),
     "table14": _TABLE14,
     "table14_pointnet": _changed(
         _TABLE14,
         "ModelNet10: costs and measures with PointNet (beside the paper's table 14)",
-        LIGHT,
+        NOTE_POINTNET,
         changes={"model.name": "pointnet"},
     ),
     "table15": Table(
@@ -242,7 +250,7 @@ TABLES = {
         "sst2",
         50.0,
         "table15",
-        SENTENCES,
+        NOTE_SENTENCES,
     ),
     "table17": Table(
         "SST-2: labels alone in the cost (the paper's table 17)",
@@ -253,13 +261,13 @@ TABLES = {
         "sst2",
         50.0,
         "table17",
-        SENTENCES,
+        NOTE_SENTENCES,
     ),
-    "weight_net": _READINGS,
+    "weight_net": _WEIGHT_NET,
     "weight_net_frozen": _changed(
-        _READINGS,
+        _WEIGHT_NET,
         "Imbalanced SST on an encoder as it is: readings of the weight net",
-        READINGS,
+        NOTE_READINGS,
         changes={"encoder.fine_tuning.epochs": 0},
     ),
     "table18": Table(
@@ -271,7 +279,7 @@ TABLES = {
         "modelnet10",
         25.0,
         "table18",
-        CLOUDS,
+        NOTE_CLOUDS,
     ),
 }
 """Name to table."""
@@ -283,7 +291,7 @@ def published_error(table: str, row: str, column: Column) -> float | None:
     return published.error_of(name, of_paper, column) if name and of_paper else None
 
 
-def columns_of(table: str) -> Iterator[Column]:
+def published_columns(table: str) -> Iterator[Column]:
     """The columns of the paper's table."""
     paper = TABLES[table].paper
     yield from published.columns_of(paper) if paper else ()

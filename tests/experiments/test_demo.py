@@ -8,10 +8,10 @@ from rich.console import Console
 
 from experiments import demo
 from experiments.cli import seeds
-from experiments.documents import shown
+from experiments.documents import demo as demo_tables
 from experiments.documents.paired import same_epochs
 from experiments.runs.identity import flatten
-from experiments.studies.demonstrations import DEMOS, RECIPES
+from experiments.studies.demonstrations import DEMOS, TITLES
 from otrw_jax.files import read_json
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -34,14 +34,14 @@ RESULTS = {
 def test_the_table_has_means_and_deviations_of_every_recipe():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(shown.table(RESULTS, 2, DIGITS))
+        console.print(demo_tables.table(RESULTS, 2, DIGITS))
     text = captured.get()
     assert "2 subset seeds" in text
     lines = {
         recipe: next(line for line in text.splitlines() if f" {name} " in line)
-        for recipe, name in RECIPES.items()
+        for recipe, name in TITLES.items()
     }
-    assert len(set(lines.values())) == len(RECIPES)
+    assert len(set(lines.values())) == len(TITLES)
     # The sample deviation of two numbers is their difference over the root of two.
     cells = [cell.strip() for cell in lines["ce"].strip("│┃ ").split("│")]
     assert cells[1:] == ["35.0 ± 7.1", "92.5 ± 3.5", "75.0 ± 7.1", "45.0 ± 7.1"]
@@ -54,10 +54,10 @@ def test_the_table_has_means_and_deviations_of_every_recipe():
 def test_one_seed_has_no_deviation():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(shown.table({"ce": CE[:1]}, 1, DIGITS))
+        console.print(demo_tables.table({"ce": CE[:1]}, 1, DIGITS))
     text = captured.get()
     assert "1 subset seed (%)" in " ".join(text.split()) and "30.0" in text and "±" not in text
-    assert shown.summary({"ce": CE[:1]})["ce"]["few_accuracy"] == {"mean": 50.0}
+    assert demo_tables.summary({"ce": CE[:1]})["ce"]["few_accuracy"] == {"mean": 50.0}
 
 
 def test_the_seeds_given_or_the_demos_own():
@@ -74,7 +74,7 @@ def test_the_seeds_given_or_the_demos_own():
 def test_a_group_without_classes_has_no_column():
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(shown.table({"ce": np.where([1, 1, 0, 1], CE, np.nan)}, 2, DIGITS))
+        console.print(demo_tables.table({"ce": np.where([1, 1, 0, 1], CE, np.nan)}, 2, DIGITS))
     text = captured.get()
     assert "medium" not in text and "few" in text and "nan" not in text
 
@@ -94,11 +94,11 @@ def test_second_stages_are_compared_with_their_epochs_of_cross_entropy_seed_by_s
     }
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(shown.differences(RESULTS, others, DIGITS))
+        console.print(demo_tables.differences(RESULTS, others, DIGITS))
     lines = [line for line in captured.get().splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     assert [(row[0], row[1]) for row in cells] == [
-        (RECIPES[name], part)
+        (TITLES[name], part)
         for name in RESULTS
         for part in {
             "otrw_paper": ["network"],
@@ -107,14 +107,14 @@ def test_second_stages_are_compared_with_their_epochs_of_cross_entropy_seed_by_s
             "continued_head": [],
         }.get(name, ["network", "head"])
     ]
-    of_paper = next(row for row in cells if row[0] == RECIPES["otrw_paper"])
+    of_paper = next(row for row in cells if row[0] == TITLES["otrw_paper"])
     # 10 less an error each, of which cross-entropy with as many epochs has 1 and 3.
     assert of_paper[2:] == ["-8.0 ± 1.4", "+5.0 ± 0.0", "no difference shown"]
 
 
 def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
     recipes = ("ce", "continued", "continued_head", "otrw_released")
-    names = {recipe: RECIPES[recipe] for recipe in recipes}
+    names = {recipe: TITLES[recipe] for recipe in recipes}
     small = DIGITS._replace(recipes=names, config=lambda recipe, _: small_config(recipe))
     monkeypatch.setitem(DEMOS, "digits", small)
     monkeypatch.setattr(sys, "argv", ["demo"])
@@ -126,7 +126,7 @@ def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     for recipe, title in names.items():
         last = read_json(tmp_path / recipe / "seed_0" / "results.json")["last"]
-        assert values[recipe] == {column: {"mean": last[column]} for column in shown.COLUMNS}
+        assert values[recipe] == {column: {"mean": last[column]} for column in demo_tables.COLUMNS}
         line = next(line for line in out.splitlines() if f"│ {title} " in line)
         assert f" {last['error']:.1f} " in line
     # One seed has no deviation, and shows no difference from either.

@@ -17,7 +17,7 @@ from experiments.recipes import RECIPES
 from experiments.studies import filling, rows
 from experiments.studies.published import PAPER, Column
 from experiments.studies.records import append, read
-from experiments.studies.tables import TABLES, columns_of, published_error
+from experiments.studies.tables import TABLES, published_columns, published_error
 from otrw_jax.files import read_json
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def test_every_row_of_the_papers_tables_is_one_of_ours(name):
     left_out = {"Fine-tuned BERT"} if name == "table5_frozen" else set()
     assert ours == set(read_json(PAPER)[table.paper]["rows"]) - NO_FORMULA - left_out
     # And every row has a config on every column.
-    for column in columns_of(name):
+    for column in published_columns(name):
         for row in list(table.rows.values())[:3]:
             config = rows.row_config(row, *column[:2], {})
             assert config.data.name == column.dataset
@@ -215,7 +215,7 @@ def test_the_papers_figures():
     assert figure("table5", "hu", "sst5", 500 / 75) is None
     assert figure("table12", "otrw_paper", "modelnet10", 25.0) == pytest.approx(14.85)
     assert figure("table12", "otrw_paper", "modelnet10", 25.0, True) == pytest.approx(16.2)
-    assert [c.title for c in columns_of("table12")][:2] == [
+    assert [c.title for c in published_columns("table12")][:2] == [
         "modelnet10, 100",
         "modelnet10, 100, by class",
     ]

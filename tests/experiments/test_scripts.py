@@ -19,7 +19,7 @@ from experiments.pictures import drawing
 from experiments.pictures.plans import transport_of_run, transport_toy
 from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
-from experiments.runs.outcomes import mean_results, sentences
+from experiments.runs.outcomes import mean_results, result_lines
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.data.sources import load_dataset
@@ -328,7 +328,7 @@ def test_one_seed_has_no_deviation():
     one = {"last": {"epoch": 3, "error": 12.5}, "best_held_out": None}
     results = mean_results([one])
     assert results == {"last": {"epoch": {"mean": 3.0}, "error": {"mean": 12.5}}}
-    assert sentences(results) == ["last epoch: error 12.50"]
+    assert result_lines(results) == ["last epoch: error 12.50"]
 
 
 def test_the_first_stages_of_several_seeds(run_script, data_dir, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.documents.findings import columns_with, errors, findings
 from experiments.studies.published import Column
-from experiments.studies.tables import columns_of, published_error
+from experiments.studies.tables import published_columns, published_error
 
 AT = Column("sst2", 50.0)
 
@@ -72,7 +72,7 @@ def test_changed_runs_and_other_settings_do_not_count():
 
 @pytest.mark.parametrize("table", ["table12", "table18"])
 def test_a_table_of_two_accuracies_has_two_columns_a_setting(table):
-    columns = list(columns_of(table))
+    columns = list(published_columns(table))
     assert [column.imbalance_factor for column in columns] == [100, 100, 25, 25, 12.5, 12.5, 10, 10]
     assert [column.of_classes for column in columns] == 4 * [False, True]
 
@@ -87,8 +87,8 @@ def test_protocols_stand_apart_and_their_difference_is_told():
     assert errors(records, "ce", paper) == [30.0, 31.0]
     assert errors(records, "ce", other) == [33.0, 35.0]
     assert other.title == "cifar10, 100, short"
-    assert columns_with("table1", records) == [*columns_of("table1"), other]
-    assert columns_with("table1", records[:2]) == list(columns_of("table1"))
+    assert columns_with("table1", records) == [*published_columns("table1"), other]
+    assert columns_with("table1", records[:2]) == list(published_columns("table1"))
     (told,) = findings("table1", records)
     lines = told.splitlines()
     assert (

@@ -11,7 +11,7 @@ from experiments import export
 from experiments.documents import network_list
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import ConfigMismatchError
-from experiments.runs.network_files import of_seed, read_about, read_network, write_network
+from experiments.runs.network_files import read_about, read_network, stage1_of_seed, write_network
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from otrw_jax.files import read_json
@@ -95,10 +95,10 @@ def test_a_first_stage_that_learns_weights_is_not_exported(small_config, tmp_pat
 
 
 def test_of_several_seeds_each_finds_its_own(tmp_path):
-    assert of_seed("", 3) == ""
-    assert of_seed(tmp_path, 3) == tmp_path / "seed_3"
+    assert stage1_of_seed("", 3) == ""
+    assert stage1_of_seed(tmp_path, 3) == tmp_path / "seed_3"
     path = tmp_path / "ce_seed{seed}.safetensors"
-    assert of_seed(str(path), 3) == tmp_path / "ce_seed3.safetensors"
+    assert stage1_of_seed(str(path), 3) == tmp_path / "ce_seed3.safetensors"
 
 
 def test_the_command_and_the_list(exported, whole_run, tmp_path, capsys):

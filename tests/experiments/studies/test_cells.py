@@ -21,7 +21,7 @@ from experiments.runs.open_run import Run
 from experiments.runs.restoring import restore_first
 from experiments.runs.training import train_together
 from experiments.studies import cells
-from experiments.studies.cells import Cells, selected_errors
+from experiments.studies.cells import ControlCells, selected_errors
 from experiments.studies.records import read
 from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
 from otrw_jax.training.features import given_features
@@ -44,7 +44,7 @@ def made(small_config, tmp_path_factory):
     train_together(experiment, runs)
     firsts = [restore_first(experiment, run) for run in runs]
     program = experiment.program(firsts[0][0])
-    return config, program, folder, firsts, Cells(config, program, SEEDS, firsts)
+    return config, program, folder, firsts, ControlCells(config, program, SEEDS, firsts)
 
 
 def alone(made, method, at, data):
@@ -172,7 +172,7 @@ def test_what_the_controls_cannot_do_is_refused_before_the_first_stages(
     config = copy.deepcopy(config)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(message)):
-        Cells(config, program, [0], [])
+        ControlCells(config, program, [0], [])
 
 
 def test_the_rates_of_cells_fall_by_the_epoch(made):
@@ -185,6 +185,6 @@ def test_the_rates_of_cells_fall_by_the_epoch(made):
         changed.stage2.cb.optimizer.update(
             {"learning_rate": 0.1, "milestones": milestones, "decay": 1e-9, "momentum": 0.0}
         )
-        found = Cells(changed, program, SEEDS, firsts)._run("none", "none", ("cb",), False)
+        found = ControlCells(changed, program, SEEDS, firsts)._run("none", "none", ("cb",), False)
         errors.append(found["cb/none/none"]["last"])
     assert errors[0] == errors[1]
