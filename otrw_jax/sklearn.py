@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
+from otrw_jax.extras import brought_by
 from otrw_jax.methods.ot.frozen import example_weights
+
+with brought_by("sklearn", __name__):
+    from sklearn.base import BaseEstimator, ClassifierMixin, clone
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.utils import check_random_state
+    from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+    from sklearn.utils.metaestimators import available_if
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 def _of_estimator(name: str):

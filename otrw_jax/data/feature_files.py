@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
 from jaxtyping import Shaped
+
+from otrw_jax.extras import brought_by
 
 PARTS = ("train", "test", "meta", "validation")
 NAMES = tuple(f"{part}_{kind}" for part in PARTS for kind in ("features", "labels"))
@@ -112,6 +113,8 @@ def _npz(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
 
 
 def _safetensors(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
+    with brought_by("text", __name__):
+        import safetensors
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
             names = list(stored.keys())

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Num, Shaped
 
 from otrw_jax.data.feature_files import PARTS
+from otrw_jax.extras import brought_by
 
 LABELS, PARTED = ("label", "labels"), "split"
 
@@ -27,12 +28,8 @@ def read_table(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
         ModuleNotFoundError: pyarrow is not installed.
         ValueError: it is no Parquet file, or has not these columns.
     """
-    try:
+    with brought_by("parquet", __name__):
         from pyarrow import lib, parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{path} is read by pyarrow, which is not installed: pip install 'otrw_jax[parquet]'."
-        ) from error
     try:
         table = parquet.read_table(path)
     except (lib.ArrowException, OSError) as error:

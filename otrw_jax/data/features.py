@@ -1,7 +1,9 @@
 """Features of any encoder, with labels, as a data set: read from files, and checked."""
 
+import hashlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -88,6 +90,27 @@ def load_features(place: str | os.PathLike, *, test: bool = True) -> FeatureSet:
     )
 
 
+def fingerprint(features: FeatureSet) -> str:
+    """16 hexadecimal digits that name what is in the files: a SHA-256 over all of it."""
+    digest = hashlib.sha256("\0".join(features.class_names).encode())
+    for name, part in features.parts.items():
+        digest.update(f"{name} {part.features.shape} {part.features.dtype}".encode())
+        digest.update(part.labels.astype("<i4").tobytes())
+        for rows in _chunks(part.features):
+            digest.update(np.ascontiguousarray(rows))
+    return digest.hexdigest()[:16]
+
+
+def root_mean_square_length(features: Float[np.ndarray, "n d"]) -> float:
+    """Of vectors; 1 where all of them are zero."""
+    total = sum(float(np.sum(np.square(rows, dtype=np.float64))) for rows in _chunks(features))
+    return (total / len(features)) ** 0.5 or 1.0
+
+
+def _chunks(values: Float[np.ndarray, "n d"]) -> Iterator[Float[np.ndarray, "r d"]]:
+    return (values[at : at + ROWS] for at in range(0, len(values), ROWS))
+
+
 def _parts(place, arrays, needed) -> dict[str, tuple[Stored, Stored]]:
     """Features and labels of each part, of one length that is not 0."""
     parts = {}
@@ -142,8 +165,8 @@ def _checked(stored: Stored, notes: list[str]) -> Float[np.ndarray, "n d"]:
 def _check_finite(where: str, values: Float[np.ndarray, "n d"]) -> None:
     foreign = np.concatenate(
         [
-            at + np.flatnonzero(~np.isfinite(values[at : at + ROWS]).all(axis=1))
-            for at in range(0, len(values), ROWS)
+            number * ROWS + np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            for number, rows in enumerate(_chunks(values))
         ]
     )
     if len(foreign):

@@ -16,7 +16,7 @@ class MLP(nn.Module):
     of convolutional backbones are. Weights start as He normal.
 
     Attributes:
-        hidden: width of each layer.
+        hidden: width of each layer; without any, features are the inputs, once a branch.
         branches: how many last layers there are, side by side after those they share; their
             features are put one after another.
 
@@ -31,6 +31,8 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b d"]:
         del train  # Training and evaluation do not differ.
         x = x.reshape(x.shape[0], -1)
+        if not self.hidden:
+            return jnp.tile(x, self.branches)
         for layer, width in enumerate(self.hidden):
             last = layer == len(self.hidden) - 1
             names = branch_names(f"Dense_{layer}", self.branches if last else 1)
