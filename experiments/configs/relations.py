@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.common import levers
 from experiments.configs.kinds import BY_COUNTS, FEATURES
-from experiments.recipes import RECIPES
+from experiments.recipes import RECIPES, recipe_name
 from experiments.recipes.transport import reweighting_of
 
 
@@ -119,6 +119,15 @@ def _choices(config: ConfigDict) -> Iterator[str]:
             yield f"{name}.choices: {error}"
 
 
+def _branches(config: ConfigDict) -> Iterator[str]:
+    recipe = recipe_name(config.recipe)
+    if config.model.name == "mlp" and not config.model.hidden and RECIPES[recipe].branches > 1:
+        yield (
+            f"model.hidden is (), and {recipe} splits the last layer before the head; give "
+            "--config.model.hidden a width, as (128,)."
+        )
+
+
 def _imbalance(config: ConfigDict) -> Iterator[str]:
     if config.data.name not in (*BY_COUNTS, *FEATURES) and config.data.imbalance_factor is None:
         yield (
@@ -134,6 +143,7 @@ RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _schedules,
     _smoothing,
     _choices,
+    _branches,
     _imbalance,
 )
 """From a config whose fields are each in range to what is wrong with them together."""

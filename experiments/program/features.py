@@ -1,14 +1,16 @@
 """Features of any encoder as a data set of runs: its parts, its meta set, what networks see."""
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
 from experiments.program.data import Source
+from otrw_jax import example_weights
 from otrw_jax.data.features import FeatureSet, fingerprint, load_features, root_mean_square_length
 from otrw_jax.data.images import Preprocessing
 from otrw_jax.data.sources import Dataset
@@ -178,3 +180,56 @@ def _told(found: FeatureSet, meta_from: str | None, data: ConfigDict, scale: flo
     if scale != 1:
         lines.append(f"features: times {scale:.4g}, so that their mean squared length is one")
     return lines
+
+
+class FileWeights(NamedTuple):
+    """Weights of training examples in files.
+
+    Attributes:
+        ids: rows of the training part that have a weight.
+        names: of their classes.
+        weights: of mean one.
+        notes: what was decided, a sentence each.
+    """
+
+    ids: Int[np.ndarray, "n"]
+    names: Shaped[np.ndarray, "n"]
+    weights: Float[np.ndarray, "n"]
+    notes: tuple[str, ...]
+
+
+def weights_of_files(
+    place: str | os.PathLike, meta_per_class: int, seed: int, **options: Any
+) -> FileWeights:
+    """`example_weights` of a folder or file of features, which needs no test part.
+
+    Args:
+        place: as `load_features` reads it.
+        meta_per_class: examples of each class of the meta set, where there is no meta part.
+        seed: of these, and of learned weights.
+        **options: of `example_weights`.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError: as `load_features`.
+        ValueError: the same; a class has too few examples for the meta set; or as
+            `example_weights`.
+    """
+    found = load_features(place, test=False)
+    meta_from = next(part for part in ("meta", "validation", "train") if part in found.parts)
+    meta, train = found.parts[meta_from], found.parts["train"]
+    rows, ids = np.arange(len(meta.labels)), np.arange(len(train.labels))
+    if meta_from != "meta":
+        rows = draw_of_each(meta.labels, meta_per_class, seed, found.num_classes, meta_from)
+    if meta_from == "train":
+        ids = np.setdiff1d(ids, rows)
+        if len(np.unique(train.labels[ids])) < found.num_classes:
+            raise ValueError(
+                f"a class has {meta_per_class} training examples, which all would be of the meta "
+                "set; lower meta_per_class, or give a meta part."
+            )
+    features = train.features if len(ids) == len(train.features) else train.features[ids]
+    of_meta = meta.features[rows], meta.labels[rows]
+    weights = example_weights(features, train.labels[ids], *of_meta, seed=seed, **options)
+    names = np.array(found.class_names)[train.labels[ids]]
+    notes = (*found.notes, f"the meta set is {len(rows)} examples of the {meta_from} part")
+    return FileWeights(ids, names, np.asarray(weights), notes)

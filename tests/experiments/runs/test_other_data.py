@@ -11,7 +11,7 @@ from experiments.runs.open_run import Run
 from experiments.runs.restoring import restore, restore_first
 from experiments.runs.training import train
 from otrw_jax.data.sources import load_dataset
-from otrw_jax.training.files import read_json, write_json
+from otrw_jax.files import read_json, write_json
 
 HERE = r"copy holds a run of other data: fingerprint is '\w+' there and '\w+' here\. Give the fo"
 
