@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
 
 from otrw_jax.extras import brought_by
-from otrw_jax.methods.ot.frozen import example_weights
+from otrw_jax.methods.ot.frozen import Atoms, Cost, WeightsMethod, example_weights
 
 with brought_by("sklearn", __name__):
     from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -76,9 +76,9 @@ class OTReweightedClassifier(ClassifierMixin, BaseEstimator):
         self,
         estimator: Any = None,
         *,
-        method: str = "closed_form",
-        cost: str = "combined",
-        measure: str = "prototype",
+        method: WeightsMethod = "closed_form",
+        cost: Cost = "combined",
+        measure: Atoms = "prototype",
         epsilon: float = 0.1,
         meta_per_class: int = 10,
         random_state: int | np.random.RandomState | None = None,

@@ -52,7 +52,9 @@ def read_files(place: pathlib.Path) -> Found:
     """
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist; give {LAYOUT}.")
-    arrays, aside, notes = {}, [], []
+    arrays: dict[str, Stored] = {}
+    aside: list[str] = []
+    notes: list[str] = []
     for name, stored in (
         _in_folder(place, aside, notes) if place.is_dir() else _in_file(place, notes)
     ):

@@ -45,7 +45,7 @@ def classes_of(
             "all of one kind."
         )
     values = np.unique(plain["train"])
-    if names is None:
+    if names is None or listed is None:
         names = tuple(map(str, values))
         if values.dtype.kind == "U":
             notes.append(f"the {len(values)} classes are in the order of their names.")

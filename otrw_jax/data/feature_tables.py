@@ -55,7 +55,8 @@ def _features(path, table, label: str, notes: list[str]) -> Num[np.ndarray, "n d
 
     if "features" in table.column_names:
         return _lists(path, table.column("features").combine_chunks())
-    names, aside = [], []
+    names: list[str] = []
+    aside: list[str] = []
     for field in table.schema:
         if field.name in (label, PARTED):
             continue

@@ -97,7 +97,7 @@ def fingerprint(features: FeatureSet) -> str:
         digest.update(f"{name} {part.features.shape} {part.features.dtype}".encode())
         digest.update(part.labels.astype("<i4").tobytes())
         for rows in _chunks(part.features):
-            digest.update(np.ascontiguousarray(rows))
+            digest.update(np.ascontiguousarray(rows).data)
     return digest.hexdigest()[:16]
 
 

@@ -73,8 +73,8 @@ def weigh(monkeypatch):
     return run
 
 
-def small(folder, recipe="ce", **data):
-    config = features.get_config(f"recipe={recipe},folder={folder}")
+def small(place, recipe="ce", **data):
+    config = features.get_config(f"recipe={recipe},folder={place}")
     config.data.meta_per_class = 2
     config.data.update(data)
     for section in (config.stage1, *config.stage2.values()):

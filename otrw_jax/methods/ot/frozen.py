@@ -20,6 +20,8 @@ from otrw_jax.ot.entropic import EntropicOT, ot_loss_and_convergence
 from otrw_jax.ot.measures import Measure, require_every_class
 
 WeightsMethod = Literal["closed_form", "learned"]
+Cost = Literal["combined", "feature", "label"]
+Atoms = Literal["prototype", "whole"]
 ITERATIONS = 2000
 """Of Sinkhorn, at most, for a batch: more than in a training step, where some weights get small."""
 PLAIN_SGD = optax.sgd(0.01)
@@ -32,8 +34,8 @@ def example_weights(
     meta_labels: Int[Array | np.ndarray, "m"],
     *,
     method: WeightsMethod = "closed_form",
-    cost: Literal["combined", "feature", "label"] = "combined",
-    measure: Literal["prototype", "whole"] = "prototype",
+    cost: Cost = "combined",
+    measure: Atoms = "prototype",
     feature_weight: float = 1.0,
     label_weight: float = 1.0,
     epsilon: float = 0.1,
@@ -86,7 +88,7 @@ def example_weights(
     where = "example_weights"
     if method not in get_args(WeightsMethod):
         raise ValueError(f"{where}: method is {method!r}; choose closed_form or learned.")
-    if measure not in ("prototype", "whole"):
+    if measure not in get_args(Atoms):
         raise ValueError(f"{where}: measure is {measure!r}; choose prototype or whole.")
     config = OTReweighting(
         cost=cost,
@@ -103,11 +105,12 @@ def example_weights(
     num_classes = _check_data(where, **arrays, labels=labels, meta_labels=meta_labels)
     # In float32 before they are averaged, whatever the training features have.
     atoms = arrays["meta_features"].astype(jnp.float32), jnp.asarray(meta_labels, jnp.int32)
-    goal = measure_of(config, None, *atoms, num_classes)
+    key = jax.random.key(seed)
+    goal = measure_of(config, key, *atoms, num_classes)
     data = arrays["features"], jnp.asarray(labels, jnp.int32), goal
     if method == "closed_form":
         return _closed_form(*data, config, min(rows, len(labels)))
-    key, size = jax.random.key(seed), min(batch_size, len(labels))
+    size = min(batch_size, len(labels))
     found, converged = _learned(*data, key, config, optimizer, epochs, size)
     if not converged.all():
         warnings.warn(

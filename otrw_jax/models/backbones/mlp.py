@@ -34,7 +34,9 @@ class MLP(nn.Module):
         x = x.reshape(x.shape[0], -1)
         if not self.hidden:
             if self.branches > 1:
-                raise ValueError(f"MLP: {self.branches} branches need a layer; give hidden a width.")
+                raise ValueError(
+                    f"MLP: {self.branches} branches need a layer; give hidden a width."
+                )
             return x
         for layer, width in enumerate(self.hidden):
             last = layer == len(self.hidden) - 1
