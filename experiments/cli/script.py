@@ -58,7 +58,7 @@ WORKDIR = define_path("workdir", None, "The run directory.")
 MARKDOWN = define_path("markdown", None, "Document whose section is rewritten.")
 SEEDS = flags.DEFINE_list("seeds", [], "Subset and training seeds; by default the script's own.")
 RECORDS = define_path("records", "results", "Folder of the records kept of runs.")
-DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run used.")
+DATA_DIR = define_path("data_dir", None, "TFDS folder, or place of features, if not the run's.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
 )

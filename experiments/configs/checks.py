@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
     "data.*_per_class": whole(0),
     "data.counts": each(whole(1), least=2),
     "data.first": whole(0),
-    "data.meta_from": NONE | one_of("meta", "validation", "train"),
+    "data.meta_from": one_of("first", "meta", "validation", "train"),
     "data.scaling": one_of("length", "none"),
     "data.points": whole(1, 1024),
     "data.padding": one_of("reflect", "zero"),

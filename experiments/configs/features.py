@@ -35,8 +35,8 @@ def get_config(arguments: str = "") -> ConfigDict:
             # Largest over smallest class; None takes the training part as it is.
             "imbalance_factor": given.imbalance_factor,
             "profile": "exponential",
-            # The part of the meta set; None is the first there is of meta, validation, train.
-            "meta_from": None,
+            # The part of the meta set: "first" is the first there is of meta, validation, train.
+            "meta_from": "first",
             "meta_per_class": 10,
             # Split off the training part, where there is no validation part.
             "held_out_per_class": 0,

@@ -152,13 +152,19 @@ def _meta_from(data: ConfigDict, found: FeatureSet) -> str | None:
             f"data.held_out_per_class is {data.held_out_per_class}, and the validation part is "
             "what checkpoints are chosen by; set data.held_out_per_class=0."
         )
-    part = data.meta_from or next(p for p in ("meta", "validation", "train") if p in found.parts)
+    part = data.meta_from
+    if part == "first":
+        part = _first_of(found)
     if part not in found.parts:
         raise ValueError(
             f"data.meta_from is {part!r}, and {data.folder} has no such part; take one of "
-            f"{', '.join(p for p in POOLED if p in found.parts)}, or None for the first there is."
+            f"{', '.join(p for p in POOLED if p in found.parts)}, or 'first'."
         )
     return part if part == "meta" or data.meta_per_class else None
+
+
+def _first_of(found: FeatureSet) -> str:
+    return next(part for part in ("meta", "validation", "train") if part in found.parts)
 
 
 def _told(found: FeatureSet, meta_from: str | None, data: ConfigDict, scale: float) -> list[str]:
@@ -215,7 +221,7 @@ def weights_of_files(
             `example_weights`.
     """
     found = load_features(place, test=False)
-    meta_from = next(part for part in ("meta", "validation", "train") if part in found.parts)
+    meta_from = _first_of(found)
     meta, train = found.parts[meta_from], found.parts["train"]
     rows, ids = np.arange(len(meta.labels)), np.arange(len(train.labels))
     if meta_from != "meta":

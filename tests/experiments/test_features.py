@@ -132,7 +132,10 @@ def test_where_the_meta_set_comes_from(folder, with_all, case, capsys):
 
 REFUSED = {
     "no folder": ({"folder": ""}, "data.folder is empty; give --config.data.folder=DIR"),
-    "a part that is not there": ({"meta_from": "meta"}, "has no such part; take one of train, or"),
+    "a part that is not there": (
+        {"meta_from": "meta"},
+        "has no such part; take one of train, or 'first'",
+    ),
     "too few": ({"meta_per_class": 6}, "class 2 has 6 training examples, too few for 6 meta and 0"),
     "an unknown part": ({"meta_from": "test"}, "data.meta_from is 'test'; it must be"),
     "scaling": ({"scaling": "l2"}, "data.scaling is 'l2'; it must be one of length, none"),
