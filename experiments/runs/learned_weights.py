@@ -8,8 +8,8 @@ from jaxtyping import Float, Int, PyTree, Shaped
 
 from experiments.configs.kinds import FEATURES
 from experiments.runs.restoring import Restored
-from otrw_jax.methods.base import Examples
 from otrw_jax.files import replacing
+from otrw_jax.methods.base import Examples
 
 COLUMNS = ("id", "label", "weight")
 
