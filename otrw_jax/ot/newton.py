@@ -56,8 +56,8 @@ def finish(
     b: Float[Array, "m"],
     error: Float[Array, ""],
     *,
-    epsilon: float,
-    threshold: float,
+    epsilon: float | Float[Array, ""],
+    threshold: float | Float[Array, ""],
 ) -> Finished:
     """Takes potentials that did not converge to convergence, or leaves them as they are.
 
