@@ -22,8 +22,6 @@ from otrw_jax.ot.measures import Measure, require_every_class
 WeightsMethod = Literal["closed_form", "learned"]
 Cost = Literal["combined", "feature", "label"]
 Atoms = Literal["prototype", "whole"]
-ITERATIONS = 2000
-"""Of Sinkhorn, at most, for a batch: more than in a training step, where some weights get small."""
 PLAIN_SGD = optax.sgd(0.01)
 
 
@@ -95,7 +93,7 @@ def example_weights(
         measure=measure,
         feature_weight=feature_weight,
         label_weight=label_weight,
-        ot=EntropicOT(epsilon=epsilon, max_iterations=ITERATIONS),
+        ot=EntropicOT(epsilon=epsilon),
     )
     for name, number in {"rows": rows, "epochs": epochs, "batch_size": batch_size}.items():
         check_number(where, name, number, least=1)

@@ -49,7 +49,6 @@ def test_by_rows_it_is_the_dense_closed_form(cost, measure):
     np.testing.assert_allclose(found, dense, rtol=2e-5)
 
 
-@pytest.mark.filterwarnings("ignore:example_weights. . of 400 batches' OT problems did not conv")
 @pytest.mark.parametrize("method", ["closed_form", "learned"])
 def test_weights_have_a_mean_of_one_and_balance_the_classes(method):
     """The classes' masses go to balance, as far as the steps and the features' leakage let them."""
@@ -118,7 +117,7 @@ def test_learned_weights_are_those_of_algorithm_1_on_a_network_that_does_not_mov
 def test_learned_weights_that_do_not_converge_are_said(monkeypatch):
     from otrw_jax.methods.ot import frozen
 
-    monkeypatch.setattr(frozen, "EntropicOT", lambda **_: EntropicOT(0.1, 1, 1e-9))
+    monkeypatch.setattr(frozen, "EntropicOT", lambda **_: EntropicOT(0.1, 1, 1e-9, newton=False))
     options = {"method": "learned", "epochs": 1, "batch_size": 40}
     with pytest.warns(RuntimeWarning, match=r"1 of 1 batches' OT problems did not converge"):
         example_weights(*DATA, **options)
