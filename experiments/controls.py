@@ -52,11 +52,12 @@ def main(argv: list[str]) -> None:
         results |= found
         print(f"{', '.join(names)}: {len(results)} of {cells.count} cells", flush=True)
     seconds = time.perf_counter() - clock - first_seconds
+    counts = firsts[0][0].split.counts
     append(
         pathlib.Path(RECORDS.value) / "controls.jsonl",
         {
             "dataset": experiment.source.dataset.name,
-            "imbalance_factor": factor_of(config),
+            "imbalance_factor": factor_of(config) or float(counts.max() / counts.min()),
             "seeds": seeds,
             "fingerprints": [prepared.split.fingerprint for prepared, _ in firsts],
             "config": flatten(cells.config.to_dict()),

@@ -3,23 +3,18 @@
 python -m experiments.evaluate --workdir=runs/digits --checkpoint=stage1
 """
 
-import csv
 import pathlib
 
 import numpy as np
-from absl import flags
 
-from experiments.cli import DATA_DIR, WORKDIR, define_path, run_app
+from experiments.cli import CHECKPOINT, DATA_DIR, WORKDIR, define_path, run_app
 from experiments.program.scores import statistics, summary
-from experiments.runs.learned_weights import learned_weights
-from experiments.runs.restoring import Restored, restore
-from otrw_jax.files import replacing, write_json
+from experiments.runs.learned_weights import export_weights
+from experiments.runs.restoring import restore
+from otrw_jax.files import write_json
 from otrw_jax.metrics import per_class_accuracy
 
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
-)
-WEIGHTS = define_path("weights", None, "CSV file for the learned weights.")
+WEIGHTS = define_path("weights", None, "CSV or Parquet file for the learned weights.")
 
 
 def main(argv: list[str]) -> None:
@@ -50,28 +45,6 @@ def main(argv: list[str]) -> None:
     for name, value in evaluation["test"].items():
         print(f"  {name:18} {value:6.2f} %")
     print(f"written: {workdir / 'evaluation.json'}, {picture}")
-
-
-def export_weights(path: pathlib.Path, restored: Restored) -> None:
-    """Writes `id,label,weight`, ids being rows of the data set's training part.
-
-    Raises:
-        ValueError: the checkpoint's method learns no weights.
-        OSError: the file cannot be written; what was there is intact.
-    """
-    weights = learned_weights(restored)
-    if weights is None:
-        raise ValueError(
-            f"{restored.stage.name} of {restored.program.config.recipe} learns no weights; "
-            "choose hu, or the second stage of an otrw recipe that learns them."
-        )
-    labels = np.asarray(restored.prepared.data.raw.labels)
-    with replacing(path) as draft, draft.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "label", "weight"])
-        ids = restored.prepared.split.train
-        for row in zip(ids.tolist(), labels.tolist(), weights.tolist(), strict=True):
-            writer.writerow(row)
 
 
 if __name__ == "__main__":

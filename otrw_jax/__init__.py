@@ -29,6 +29,7 @@ from otrw_jax.methods.meta.l2rw import l2rw
 from otrw_jax.methods.meta.learned_weights import learned_weights
 from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
 from otrw_jax.methods.meta.metasaug import metasaug
+from otrw_jax.methods.ot.frozen import example_weights
 from otrw_jax.methods.ot.problem import OTProblem, OTReweighting
 from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.ot.weight_net import ot_weight_net
@@ -91,6 +92,7 @@ __all__ = [
     "effective_number_weights",
     "equinox_model",
     "erm",
+    "example_weights",
     "feature_cost",
     "flax_model",
     "focal",

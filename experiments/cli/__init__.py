@@ -1,6 +1,7 @@
 """How a script starts, and how it ends where something is wrong."""
 
 from experiments.cli.script import (
+    CHECKPOINT,
     CONFIG,
     DATA_DIR,
     DATASET,
@@ -15,6 +16,7 @@ from experiments.cli.script import (
 )
 
 __all__ = [
+    "CHECKPOINT",
     "CONFIG",
     "DATASET",
     "DATA_DIR",

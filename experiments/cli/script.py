@@ -58,7 +58,10 @@ WORKDIR = define_path("workdir", None, "The run directory.")
 MARKDOWN = define_path("markdown", None, "Document whose section is rewritten.")
 SEEDS = flags.DEFINE_list("seeds", [], "Subset and training seeds; by default the script's own.")
 RECORDS = define_path("records", "results", "Folder of the records kept of runs.")
-DATA_DIR = define_path("data_dir", None, "TFDS folder, if not the one the run used.")
+DATA_DIR = define_path("data_dir", None, "TFDS folder, or place of features, if not the run's.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
+)
 DATASET = flags.DEFINE_string(
     "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."
 )
@@ -161,7 +164,7 @@ def _check_arguments(main: Callable, argv: list[str]) -> None:
             "blanks, as in --config.seeds=0,1,2."
         )
     module = sys.modules[main.__module__]
-    for holder in (CONFIG, WORKDIR, MARKDOWN, SEEDS, RECORDS, DATA_DIR, DATASET):
+    for holder in (CONFIG, WORKDIR, MARKDOWN, SEEDS, RECORDS, DATA_DIR, DATASET, CHECKPOINT):
         reader = seeds if holder is SEEDS else holder
         if holder.present and not _imports(module, reader):
             hint = "; give --config.seeds" if holder is SEEDS and _imports(module, CONFIG) else ""

@@ -4,6 +4,15 @@ SENTENCES = ("sst2", "sst5")
 """Seen as features of an encoder; drawn by `data.counts`."""
 
 CLOUDS = ("modelnet10",)
-"""Of points; drawn by `data.counts`. All other data sets are images, drawn by imbalance factor."""
+"""Of points; drawn by `data.counts`."""
+
+FEATURES = ("features",)
+"""Of any encoder, in files of the user's (`data.folder`). All other data sets are images; both are
+drawn by imbalance factor, and features also taken as they are."""
 
 BY_COUNTS = (*SENTENCES, *CLOUDS)
+
+
+def place_field(name: str) -> str:
+    """The field of `data` that says where a data set is."""
+    return "folder" if name in FEATURES else "data_dir"

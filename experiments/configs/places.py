@@ -5,7 +5,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from experiments.configs.kinds import BY_COUNTS, SENTENCES
+from experiments.configs.kinds import BY_COUNTS, SENTENCES, place_field
 
 
 def expand_paths(config: ConfigDict) -> None:
@@ -14,7 +14,7 @@ def expand_paths(config: ConfigDict) -> None:
     Raises:
         ValueError: there is no such user.
     """
-    places = [(config, "stage1_from"), (config.data, "data_dir")]
+    places = [(config, "stage1_from"), (config.data, place_field(config.data.name))]
     if config.data.name in BY_COUNTS:
         places.append((config.data, "manual_dir"))
     if config.data.name in SENTENCES:

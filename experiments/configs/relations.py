@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from ml_collections import ConfigDict
 
 from experiments.configs.common import levers
-from experiments.recipes import RECIPES
+from experiments.configs.kinds import BY_COUNTS, FEATURES
+from experiments.recipes import RECIPES, recipe_name
 from experiments.recipes.transport import reweighting_of
 
 
@@ -113,9 +114,26 @@ def _smoothing(config: ConfigDict) -> Iterator[str]:
 def _choices(config: ConfigDict) -> Iterator[str]:
     for name, section in transport_sections(config).items():
         try:
-            reweighting_of(section.choices)
+            reweighting_of(section.choices, 2)  # Any K will do.
         except ValueError as error:
             yield f"{name}.choices: {error}"
+
+
+def _branches(config: ConfigDict) -> Iterator[str]:
+    recipe = recipe_name(config.recipe)
+    if config.model.name == "mlp" and not config.model.hidden and RECIPES[recipe].branches > 1:
+        yield (
+            f"model.hidden is (), and {recipe} splits the last layer before the head; give "
+            "--config.model.hidden a width, as (128,)."
+        )
+
+
+def _imbalance(config: ConfigDict) -> Iterator[str]:
+    if config.data.name not in (*BY_COUNTS, *FEATURES) and config.data.imbalance_factor is None:
+        yield (
+            f"data.imbalance_factor is None, and {config.data.name} is balanced as it is; give a "
+            "number of 1 or more."
+        )
 
 
 RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
@@ -125,5 +143,7 @@ RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _schedules,
     _smoothing,
     _choices,
+    _branches,
+    _imbalance,
 )
 """From a config whose fields are each in range to what is wrong with them together."""

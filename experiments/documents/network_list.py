@@ -41,7 +41,7 @@ def _row(path: pathlib.Path, about: dict) -> list[str]:
         f"`{path.name}`",
         config["recipe"],
         config["data.name"],
-        f"{factor_of_flat(config):g}",
+        f"{factor:g}" if (factor := factor_of_flat(config)) else "as it is",
         f"{config['seed']}",
         f"{config['stage1.epochs']}",
         f"{config['stage1.batch_size']}",

@@ -74,7 +74,7 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
         end = restore(workdir)
         config = end.program.config
         title = config.recipe
-        if config.data.name not in BY_COUNTS:
+        if config.data.name not in BY_COUNTS and config.data.imbalance_factor:
             title += f", factor {config.data.imbalance_factor:g}"
         ends[title if title not in ends else f"{title} ({workdir})"] = end
     names = next(iter(ends.values())).prepared.dataset.class_names

@@ -49,8 +49,8 @@ def transport_of_run(
         cost's name, atoms ordered by class, and the examples' labels.
     """
     config = end.program.config
-    choices = reweighting_of(config.stage2[config.recipe].choices)
     view, raw, state = end.prepared.data.view, end.prepared.data.raw, end.state
+    choices = reweighting_of(config.stage2[config.recipe].choices, view.num_classes)
     atoms, atom_labels = state.meta_features, state.meta_labels
     if choices.meta_features == "step":
         examples = atoms_before_network(choices, present(view.meta), view.num_classes)

@@ -4,9 +4,11 @@ from ml_collections import ConfigDict
 
 from experiments.configs.checks import check_config
 from experiments.configs.earlier import read_given
+from experiments.configs.kinds import FEATURES
 from experiments.configs.places import expand_paths
 from experiments.program.compiled import Program
 from experiments.program.data import Source
+from experiments.program.features import FeatureSource
 from experiments.program.prepared import Prepared, prepare
 from experiments.recipes import recipe_name
 from otrw_jax.training.devices import first_alone, is_first_process, pick_devices
@@ -39,7 +41,8 @@ class Experiment:
         self.config = own_fields(config)
         if is_first_process():
             print(f"{self.config.data.name}: reading the data", flush=True)
-        self.source = first_alone(lambda: Source(self.config))
+        source = FeatureSource if self.config.data.name in FEATURES else Source
+        self.source = first_alone(lambda: source(self.config))
         self.devices = pick_devices(self.config.devices)
         self._programs: dict[tuple, Program] = {}
         self._begun: set[Loop] = set()

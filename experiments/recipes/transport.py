@@ -17,13 +17,15 @@ from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.training.stages import MetaAugmentation, Stage
 
 
-def reweighting_of(choices: ConfigDict) -> OTReweighting:
-    """The choices of a second stage's section.
+def reweighting_of(choices: ConfigDict, num_classes: int) -> OTReweighting:
+    """The choices of a second stage's section; a label weight of None is one over K.
 
     Raises:
         ValueError: they do not go together.
     """
     fields = choices.to_dict()
+    if fields["label_weight"] is None:
+        fields["label_weight"] = 1 / num_classes
     return OTReweighting(**{**fields, "ot": EntropicOT(**fields["ot"])})
 
 
@@ -34,7 +36,7 @@ def _ot(c: Context, augment_meta: MetaAugmentation = "never") -> list[Stage]:
             optimizer,
             c.optimizer(c.second.weight_optimizer, c.second),
             c.num_classes,
-            reweighting_of(c.second.choices),
+            reweighting_of(c.second.choices, c.num_classes),
             loss=c.smoothed(c.second, cross_entropy),
             axis_name=axis_name,
         )
@@ -68,7 +70,7 @@ def _ot_net(c: Context) -> list[Stage]:
             net_of(c.options),
             c.optimizer(c.second.weight_optimizer, c.second),
             c.num_classes,
-            reweighting_of(c.second.choices),
+            reweighting_of(c.second.choices, c.num_classes),
             net_input=c.options.net_input,
             loss=c.smoothed(c.second, cross_entropy),
             axis_name=axis_name,

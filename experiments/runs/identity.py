@@ -13,6 +13,7 @@ from experiments.program.encoding import encoder_name
 # Fields that change how a run is done, and not what comes out of it.
 HOW = (
     "data.data_dir",
+    "data.folder",
     "data.manual_dir",
     "checkpoint_every",
     "keep_checkpoints",
@@ -56,13 +57,13 @@ def portable(config: ConfigDict) -> dict:
     return fields
 
 
-def factor_of(config: ConfigDict) -> float:
-    """Largest over smallest class."""
+def factor_of(config: ConfigDict) -> float | None:
+    """Largest over smallest class; None where features are taken as they are."""
     return factor_of_flat(flatten(config.to_dict()))
 
 
-def factor_of_flat(config: dict) -> float:
-    """Largest over smallest class, of a flat config."""
+def factor_of_flat(config: dict) -> Any:
+    """`factor_of` of a flat config."""
     if config["data.name"] not in BY_COUNTS:
         return config["data.imbalance_factor"]
     return max(config["data.counts"]) / min(config["data.counts"])

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
+from experiments.configs.kinds import place_field
 from experiments.program.compiled import Program
 from experiments.program.data import Source
 from experiments.program.experiment import Experiment
@@ -99,7 +100,8 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
         whole = next((at for at in checkpoints.steps() if not checkpoints.damage(at)), None)
         check_config(workdir, checkpoints.record(whole))
     config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
-    config.data.data_dir = data_dir or config.data.data_dir
+    place = place_field(config.data.name)
+    config.data[place] = data_dir or config.data[place]
     config.devices = 1
     experiment = Experiment(config, new=False)
     prepared = experiment.prepare(config.subset_seed)

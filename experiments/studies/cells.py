@@ -135,7 +135,7 @@ class ControlCells:
             )
         section = self.config.ot[ot]
         choices = dataclasses.replace(
-            reweighting_of(section.choices), meta_cross_entropy=meta_cross_entropy
+            reweighting_of(section.choices, self._k), meta_cross_entropy=meta_cross_entropy
         )
         weight_optimizer = make_optimizer(section.weight_optimizer, steps, epochs)
         return ot_reweight(self._model, optimizer, weight_optimizer, self._k, choices, loss=loss)

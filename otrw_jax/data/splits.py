@@ -20,6 +20,7 @@ class Split(NamedTuple):
         counts: [K], the number of training examples of each class.
         extra: [e], further balanced examples, on which a backbone is fine-tuned; often empty.
         left_out: the number of examples that no part could have, being copies of others.
+        content: hash of what is indexed, where its order is that of a user's files; else empty.
     """
 
     train: Int[np.ndarray, "n"]
@@ -28,12 +29,13 @@ class Split(NamedTuple):
     counts: Int[np.ndarray, "k"]
     extra: Int[np.ndarray, "e"] = np.zeros(0, np.int64)
     left_out: int = 0
+    content: str = ""
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that name the subset: a SHA-256 over the index lists.
 
-        They are three, and `extra` is a fourth where it is not empty.
+        They are three, and `extra` is a fourth where it is not empty; then `content`.
         """
         parts = [self.train, self.meta, self.held_out]
         if len(self.extra):
@@ -42,6 +44,7 @@ class Split(NamedTuple):
         for part in parts:
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(np.asarray(part, dtype="<i8").tobytes())
+        digest.update(self.content.encode())
         return digest.hexdigest()[:16]
 
 
@@ -186,6 +189,30 @@ def groups_of_copies(
     """
     groups = np.unique(inputs, return_inverse=True)[1]
     return groups if excluded is None else np.where(np.isin(inputs, excluded), -1, groups)
+
+
+def draw_of_each(
+    labels: Int[np.ndarray, "N"], count: int, seed: int, num_classes: int, part: str
+) -> Int[np.ndarray, "m"]:
+    """Sorted indices of so many random examples of each class.
+
+    Args:
+        labels: class of each example of a part.
+        count: of each class.
+        seed: chooses them.
+        num_classes: K.
+        part: its name, as messages have it.
+
+    Raises:
+        ValueError: a class has fewer.
+    """
+    sizes = np.bincount(labels, minlength=num_classes)
+    for c in np.flatnonzero(sizes < count)[:1]:
+        raise ValueError(
+            f"class {c} has {sizes[c]} examples in the {part} part, too few for {count} meta "
+            "examples; lower meta_per_class."
+        )
+    return _deal(labels, np.arange(len(labels)), np.full((1, num_classes), count), seed)[0]
 
 
 def long_tailed_counts(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import evaluate, report
+from experiments import report
 from experiments.cli import sentence
 from experiments.documents.markdown import rewrite
 from experiments.pictures.classes import save
 from experiments.runs.display import Display
 from experiments.runs.journal import Reporter
+from experiments.runs.learned_weights import write_weights
 from experiments.runs.network_files import read_about, write_network
 from experiments.studies import parcels
 from experiments.studies.records import append, read
@@ -33,10 +34,7 @@ def picture(path, size):
 
 
 def weights(path, count):
-    data = SimpleNamespace(raw=SimpleNamespace(labels=np.zeros(count, int)))
-    split = SimpleNamespace(train=np.arange(count))
-    prepared = SimpleNamespace(data=data, split=split)
-    evaluate.export_weights(path, SimpleNamespace(prepared=prepared))
+    write_weights(path, np.arange(count), np.zeros(count, int), np.ones(count))
 
 
 WRITERS = {
@@ -58,7 +56,6 @@ WRITERS = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_file_on_a_full_disk(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "learned_weights", lambda end: end.prepared.split.train / 2)
     path, (before, after) = tmp_path / name, WRITERS[name]
     before(path)
     was = path.read_bytes()

@@ -16,12 +16,13 @@ class MLP(nn.Module):
     of convolutional backbones are. Weights start as He normal.
 
     Attributes:
-        hidden: width of each layer.
+        hidden: width of each layer; without any, features are the inputs.
         branches: how many last layers there are, side by side after those they share; their
             features are put one after another.
 
     Raises:
-        ValueError: there is no branch; raised when the module is called.
+        ValueError: there is no branch, or there are several and no layer to have them; raised when
+            the module is called.
     """
 
     hidden: Sequence[int] = (128, 64)
@@ -31,6 +32,12 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b d"]:
         del train  # Training and evaluation do not differ.
         x = x.reshape(x.shape[0], -1)
+        if not self.hidden:
+            if self.branches > 1:
+                raise ValueError(
+                    f"MLP: {self.branches} branches need a layer; give hidden a width."
+                )
+            return x
         for layer, width in enumerate(self.hidden):
             last = layer == len(self.hidden) - 1
             names = branch_names(f"Dense_{layer}", self.branches if last else 1)

@@ -5,7 +5,7 @@ import fnmatch
 import pytest
 from flax.traverse_util import flatten_dict
 
-from experiments.configs import cifar_lt, digits, modelnet10, sst
+from experiments.configs import cifar_lt, digits, features, modelnet10, sst
 from experiments.configs.checks import RULES, check_config, rule_of
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages
@@ -20,6 +20,7 @@ CONFIGS = {
     "modelnet10": modelnet10.get_config(),
     "pointnet": modelnet10.get_config("backbone=pointnet"),
     "sst": sst.get_config("sst5"),
+    "features": features.get_config(),
 }
 # Names, which are looked up where they are used, and paths.
 NAMES = ("recipe", "name", "folder", "_dir", "stage1_from", "pooling", ".net", "net_input")

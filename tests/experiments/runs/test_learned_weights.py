@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.evaluate import export_weights
 from experiments.pictures.drawing import class_weights_of
 from experiments.program.experiment import Experiment
-from experiments.runs.learned_weights import learned_weights
+from experiments.runs.learned_weights import export_weights, learned_weights
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 
