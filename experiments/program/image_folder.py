@@ -91,7 +91,7 @@ class ImageFolderSource(FeatureSource):
             root,
             max_excluded=data.max_excluded,
             test_share=data.test_share,
-            watch=_shown,
+            watch=shown,
         )
         name = hashlib.sha256(f"{folder.fingerprint} {self.encoder.name}".encode()).hexdigest()[:32]
 
@@ -106,5 +106,6 @@ class ImageFolderSource(FeatureSource):
         return FeatureSet(parts, folder.class_names, notes), name
 
 
-def _shown(items: Iterable, title: str, count: int) -> Iterable:
+def shown(items: Iterable, title: str, count: int) -> Iterable:
+    """Shows how far an iterable is."""
     return track(items, title, total=count)

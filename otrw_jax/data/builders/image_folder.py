@@ -8,7 +8,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -154,12 +154,7 @@ def _name(listing: Listing, test_share: float) -> str:
 
 def _read(listing: Listing, max_excluded: int, test_share: float, watch: Watch | None) -> ImageList:
     """Reads every image of a listing, and makes the list of those that can be read."""
-    places = [listing.root / image.path for image in listing.images]
-    with without_warnings(), concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        outcomes: Iterable = pool.map(_outcome, places)
-        if watch is not None:
-            outcomes = watch(outcomes, f"checking {len(places)} images", len(places))
-        found = list(outcomes)
+    found = check_files([listing.root / image.path for image in listing.images], watch)
     faults = [f"{path!r} stands in no class folder" for path in listing.strays]
     faults += [
         f"{image.path!r} is {fault}"
@@ -170,8 +165,18 @@ def _read(listing: Listing, max_excluded: int, test_share: float, watch: Watch |
     return make_image_list(listing, digests, faults, max_excluded, test_share)
 
 
+def check_files(
+    paths: Sequence[pathlib.Path], watch: Watch | None = None
+) -> list[tuple[str | None, str]]:
+    """Reads image files as a whole: of each its SHA-256, or None and why it cannot be used."""
+    with without_warnings(), concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        outcomes: Iterable = pool.map(_outcome, paths)
+        if watch is not None:
+            outcomes = watch(outcomes, f"checking {len(paths)} images", len(paths))
+        return list(outcomes)
+
+
 def _outcome(path: pathlib.Path) -> tuple[str | None, str]:
-    """A file's SHA-256, or None and why it cannot be used."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -115,7 +115,7 @@ def _of_parts(root: pathlib.Path, parts: dict[str, str]) -> Listing:
         for inside in _visible(root / folder):
             if not inside.is_dir():
                 continue
-            found = sorted(_below(inside, set()))
+            found = files_below(inside)
             if not found:
                 notes.append(f"{inside.relative_to(root)} is empty, and left out.")
             paths = [os.path.relpath(path, root) for path in found]
@@ -132,6 +132,11 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
         for path in folder.iterdir()
         if not path.name.startswith(".") and path.name.lower() not in SYSTEM
     )
+
+
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files in a folder and its folders, in order, without hidden ones; links are followed."""
+    return sorted(_below(folder, set()))
 
 
 def _below(folder: pathlib.Path, seen: set[str]) -> Iterator[pathlib.Path]:
