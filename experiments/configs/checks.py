@@ -53,10 +53,14 @@ RULES: dict[str, Rule] = {
     "data.points": whole(1, 1024),
     "data.padding": one_of("reflect", "zero"),
     "data.augment": YES_OR_NO,
-    # The encoder of sentences
+    "data.max_excluded": whole(0),
+    "data.test_share": number(0.01, 0.9),
+    # The encoder of sentences, and that of images
     "encoder.max_length": whole(3),
     "encoder.unit_length": YES_OR_NO,
     "encoder.lowercase": YES_OR_NO,
+    "encoder.side": whole(8),
+    "encoder.crop": one_of("center", "none"),
     "encoder.fine_tuning.epochs": whole(0),
     # The network
     "model.depth": DEPTH,

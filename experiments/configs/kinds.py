@@ -6,9 +6,12 @@ SENTENCES = ("sst2", "sst5")
 CLOUDS = ("modelnet10",)
 """Of points; drawn by `data.counts`."""
 
-FEATURES = ("features",)
-"""Of any encoder, in files of the user's (`data.folder`). All other data sets are images; both are
-drawn by imbalance factor, and features also taken as they are."""
+IMAGE_FOLDERS = ("image_folder",)
+"""Of the user's (`data.folder`), seen as features of a trained network."""
+
+FEATURES = ("features", *IMAGE_FOLDERS)
+"""Of any encoder, in files of the user's (`data.folder`), or of images in a folder. All other data
+sets are images; both are drawn by imbalance factor, and features also taken as they are."""
 
 BY_COUNTS = (*SENTENCES, *CLOUDS)
 

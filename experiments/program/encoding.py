@@ -1,13 +1,10 @@
 """Sentences as features of an encoder, computed once and kept on the disk."""
 
-import contextlib
 import hashlib
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
-import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +13,8 @@ from ml_collections import ConfigDict
 from rich.progress import track
 
 from experiments.program.fine_tuning import fine_tuned, trimmed
-from otrw_jax.data.sources import Dataset, save_arrays
+from experiments.program.keeping import Arrays, computed_once
+from otrw_jax.data.sources import Dataset
 from otrw_jax.data.word_pieces import check_vocabulary, tokenize
 from otrw_jax.models.backbones.bert import Bert
 from otrw_jax.models.backbones.hugging_face import load_bert
@@ -62,13 +60,10 @@ def encoded(
         )
     extra = extra if tuned else extra[:0]
     path = cache / f"{_name(dataset, config, extra, seed)}.npz"
-    if path.exists():
-        return dataset._replace(**_kept(path))
-    with _turn(path) as in_order:
-        if path.exists():
-            return dataset._replace(**_kept(path))
+    states = path.with_suffix(".tuning")
+
+    def compute(in_order: bool) -> Arrays:
         encode, params = read_encoder(config)
-        states = path.with_suffix(".tuning")
         if tuned:
             params = fine_tuned(
                 encode.network,
@@ -80,47 +75,12 @@ def encoded(
                 seed,
                 states if in_order else None,
             )
-        parts = {name: encode(params, getattr(dataset, name)) for name in INPUTS}
-        _keep(path, parts)
-        if path.exists():
-            shutil.rmtree(states, ignore_errors=True)
+        return {name: encode(params, getattr(dataset, name)) for name in INPUTS}
+
+    parts = computed_once(path, compute)
+    if path.exists():
+        shutil.rmtree(states, ignore_errors=True)
     return dataset._replace(**dict[str, Any](parts))
-
-
-@contextlib.contextmanager
-def _turn(path: pathlib.Path) -> Iterator[bool]:
-    """Waits while another process computes what a path is to hold.
-
-    Gives whether others wait in turn; where nothing can be written, none does.
-    """
-    lock = filelock.FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"another process computes {path}; this one waits for it.", flush=True)
-        lock.acquire()
-    except OSError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def _kept(path: pathlib.Path) -> dict[str, Any]:
-    with np.load(path) as kept:
-        return {name: kept[name] for name in INPUTS}
-
-
-def _keep(path: pathlib.Path, parts: dict[str, np.ndarray]) -> None:
-    """Saves features; where that fails, what they took to compute is not lost to this run."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_arrays(path, parts)
-    except OSError as error:
-        print(f"features are not kept, and a further run computes them anew: {error}", flush=True)
 
 
 def encoder_name(config: ConfigDict) -> str:

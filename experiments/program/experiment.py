@@ -4,11 +4,12 @@ from ml_collections import ConfigDict
 
 from experiments.configs.checks import check_config
 from experiments.configs.earlier import read_given
-from experiments.configs.kinds import FEATURES
+from experiments.configs.kinds import FEATURES, IMAGE_FOLDERS
 from experiments.configs.places import expand_paths
 from experiments.program.compiled import Program
 from experiments.program.data import Source
 from experiments.program.features import FeatureSource
+from experiments.program.image_folder import ImageFolderSource
 from experiments.program.prepared import Prepared, prepare
 from experiments.recipes import recipe_name
 from otrw_jax.training.devices import first_alone, is_first_process, pick_devices
@@ -41,7 +42,7 @@ class Experiment:
         self.config = own_fields(config)
         if is_first_process():
             print(f"{self.config.data.name}: reading the data", flush=True)
-        source = FeatureSource if self.config.data.name in FEATURES else Source
+        source = source_of(self.config.data.name)
         self.source = first_alone(lambda: source(self.config))
         self.devices = pick_devices(self.config.devices)
         self._programs: dict[tuple, Program] = {}
@@ -67,6 +68,13 @@ class Experiment:
             return False
         self._begun.add(loop)
         return True
+
+
+def source_of(name: str) -> type[Source]:
+    """The kind of source that a data set has."""
+    if name in IMAGE_FOLDERS:
+        return ImageFolderSource
+    return FeatureSource if name in FEATURES else Source
 
 
 def own_fields(config: ConfigDict) -> ConfigDict:

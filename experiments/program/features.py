@@ -53,31 +53,35 @@ class FeatureSource(Source):
                 that is not there, or of the wrong one.
         """
         self._data = config.data
-        if not config.data.folder:
-            raise ValueError(
-                "data.folder is empty; give --config.data.folder=DIR, a folder or file of features."
-            )
-        found = load_features(config.data.folder)
+        found, self._content = self._read(config)
         self._parts = found.parts
         self._meta_from = _meta_from(config.data, found)
         pooled = [found.parts[name] for name in POOLED if name in found.parts]
         self._sizes = [len(found.parts[n].labels) if n in found.parts else 0 for n in POOLED]
         rows: Any = Rows([part.features for part in pooled])
         self.dataset = Dataset(
-            "features",
+            config.data.name,
             rows,
             np.concatenate([part.labels for part in pooled]),
             found.parts["test"].features,
             found.parts["test"].labels,
             found.class_names,
         )
-        self._content = fingerprint(found)
         scale = 1.0
         if config.data.scaling == "length":
             scale = 1 / root_mean_square_length(found.parts["train"].features)
         self.preprocessing = scaled(scale)
         if is_first_process():
             print("\n".join(_told(found, self._meta_from, config.data, scale)), flush=True)
+
+    def _read(self, config: ConfigDict) -> tuple[FeatureSet, str]:
+        """The features, and a name that changes with what they are."""
+        if not config.data.folder:
+            raise ValueError(
+                "data.folder is empty; give --config.data.folder=DIR, a folder or file of features."
+            )
+        found = load_features(config.data.folder)
+        return found, fingerprint(found)
 
     def split(self, seed: int) -> Split:
         """The parts of a run under a subset seed; their indices are rows of the parts together.
@@ -169,22 +173,24 @@ def _first_of(found: FeatureSet) -> str:
 
 def _told(found: FeatureSet, meta_from: str | None, data: ConfigDict, scale: float) -> list[str]:
     lines = [
-        f"features: {name} part {len(part.labels)} × {part.features.shape[1]}, "
+        f"{data.name}: {name} part {len(part.labels)} × {part.features.shape[1]}, "
         f"{part.features.dtype}"
         for name, part in found.parts.items()
     ]
-    lines += [f"features: {note}" for note in found.notes]
+    lines += [f"{data.name}: {note}" for note in found.notes]
     each = f"{data.meta_per_class} examples of each class of the {meta_from} part"
-    lines.append(
-        {
-            "meta": "features: the meta set is the meta part",
-            "validation": f"features: the meta set is {each}; the others are held out",
-            "train": f"features: the meta set is {each}, which are not trained on",
-            None: "features: there is no meta set; measure=dynamic draws one of the training set",
-        }[meta_from]
-    )
+    meta = {
+        "meta": "the meta set is the meta part",
+        "validation": f"the meta set is {each}; the others are held out",
+        "train": f"the meta set is {each}, which are not trained on",
+        None: "there is no meta set; measure=dynamic draws one of the training set",
+    }[meta_from]
+    lines.append(f"{data.name}: {meta}")
     if scale != 1:
-        lines.append(f"features: times {scale:.4g}, so that their mean squared length is one")
+        lines.append(
+            f"{data.name}: features are taken times {scale:.4g}, so that their mean squared length "
+            "is one"
+        )
     return lines
 
 

@@ -15,6 +15,8 @@ HOW = (
     "data.data_dir",
     "data.folder",
     "data.manual_dir",
+    "data.max_excluded",
+    "encoder.weights",
     "checkpoint_every",
     "keep_checkpoints",
     "steps_per_call",

@@ -39,8 +39,8 @@ def test_imports_between_rooms_point_one_way(room):
 
 
 @pytest.mark.parametrize("folder", ["", *ROOMS])
-def test_a_room_has_at_most_fourteen_modules_of_at_most_320_lines(folder):
+def test_a_room_has_at_most_sixteen_modules_of_at_most_320_lines(folder):
     paths = [p for p in (EXPERIMENTS / folder).glob("*.py") if p.name != "__init__.py"]
-    assert len(paths) <= 14
+    assert len(paths) <= 16
     for path in paths:
         assert len(path.read_text().splitlines()) <= 320, path

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.configs import sst
 from experiments.figures import draw
-from experiments.program import encoding
+from experiments.program import encoding, keeping
 from experiments.program.data import Source
 from experiments.program.experiment import Experiment
 from experiments.program.fine_tuning import fine_tuned
@@ -131,7 +131,7 @@ def test_features_that_cannot_be_kept_are_not_lost(folders, monkeypatch, capsys)
     config = small(folders, "ce")
     expected = seen(config).train_inputs
     config.encoder.max_length = 63  # Another name; no sentence is so long.
-    monkeypatch.setattr(encoding, "save_arrays", full)
+    monkeypatch.setattr(keeping, "save_arrays", full)
     np.testing.assert_array_equal(seen(config).train_inputs, expected)
     assert "not kept, and a further run computes them anew: No space" in capsys.readouterr().out
 
@@ -269,7 +269,7 @@ def test_features_without_a_folder_to_write_to(folders, monkeypatch, capsys):
     monkeypatch.setattr(encoding, "_name", lambda *args: "features")
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     monkeypatch.setattr(Checkpoints, "save", refuse)
-    monkeypatch.setattr(encoding, "save_arrays", refuse)
+    monkeypatch.setattr(keeping, "save_arrays", refuse)
     np.testing.assert_array_equal(seen(config).train_inputs, expected.train_inputs)
     assert "features are not kept" in capsys.readouterr().out
 

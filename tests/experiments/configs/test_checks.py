@@ -5,7 +5,7 @@ import fnmatch
 import pytest
 from flax.traverse_util import flatten_dict
 
-from experiments.configs import cifar_lt, digits, features, modelnet10, sst
+from experiments.configs import cifar_lt, digits, features, image_folder, modelnet10, sst
 from experiments.configs.checks import RULES, check_config, rule_of
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages
@@ -21,9 +21,13 @@ CONFIGS = {
     "pointnet": modelnet10.get_config("backbone=pointnet"),
     "sst": sst.get_config("sst5"),
     "features": features.get_config(),
+    "image_folder": image_folder.get_config(),
 }
 # Names, which are looked up where they are used, and paths.
-NAMES = ("recipe", "name", "folder", "_dir", "stage1_from", "pooling", ".net", "net_input")
+NAMES = (
+    *("recipe", "name", "folder", "_dir", "stage1_from", "encoder.weights"),
+    *("pooling", ".net", "net_input"),
+)
 ERM = ("cb", "continued", "continued_head", "crt", "lws", "disalign")
 
 

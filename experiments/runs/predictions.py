@@ -1,0 +1,78 @@
+"""What the network of a run on a folder of images says of other image files."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.program.image_folder import ImageFolderSource, shown
+from experiments.runs.restoring import Restored
+from otrw_jax.data.builders.image_folder import check_files
+from otrw_jax.data.builders.image_lists import files_below
+
+
+class Prediction(NamedTuple):
+    """The class that is likeliest for a file, and its probability."""
+
+    file: str
+    name: str
+    probability: float
+
+
+class Predictions(NamedTuple):
+    """Predictions of files in their order, and what of them was left out and why, a line each."""
+
+    found: tuple[Prediction, ...]
+    excluded: tuple[str, ...]
+
+
+def predictions(restored: Restored, files: Sequence[str], max_excluded: int = 0) -> Predictions:
+    """Predicts the classes of image files, and of all in a folder and its folders.
+
+    Args:
+        restored: a checkpoint of a run on a folder of images.
+        files: paths of files and folders.
+        max_excluded: so many files may be left out that are missing, damaged or no images.
+
+    Raises:
+        ValueError: the run is not on a folder of images, there is no file, or more cannot be read.
+    """
+    source = restored.source
+    if not isinstance(source, ImageFolderSource):
+        raise ValueError(
+            f"the run is on {restored.program.config.data.name}; only those on a folder of images "
+            "(experiments/configs/image_folder.py) predict image files."
+        )
+    paths = list(_files(files))
+    outcomes = check_files(paths, shown)
+    pairs = list(zip(paths, outcomes, strict=True))
+    faults = tuple(f"{str(path)!r} is {fault}" for path, (_, fault) in pairs if fault)
+    usable = [path for path, (_, fault) in pairs if not fault]
+    _check(faults, len(paths), max_excluded)
+    logits = restored.logits(jnp.asarray(source.encoder(usable)))
+    chances = np.asarray(jax.nn.softmax(logits, axis=-1))
+    best, names = chances.argmax(axis=1), source.dataset.class_names
+    rows = zip(usable, best, chances.max(axis=1), strict=True)
+    found = tuple(Prediction(str(path), names[c], float(p)) for path, c, p in rows)
+    return Predictions(found, faults)
+
+
+def _check(faults: Sequence[str], count: int, max_excluded: int) -> None:
+    if not count:
+        raise ValueError("there is no file in what is given; name image files, or folders of them.")
+    if len(faults) > max_excluded or len(faults) == count:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        way = f", or allow max_excluded={len(faults)}" if len(faults) < count else ""
+        raise ValueError(
+            f"{len(faults)} of {count} files cannot be used ({'; '.join(faults[:10])}{more}); mend "
+            f"or remove them{way}."
+        )
+
+
+def _files(places: Sequence[str]) -> Iterator[pathlib.Path]:
+    for place in map(pathlib.Path, places):
+        path = place.expanduser()
+        yield from files_below(path) if path.is_dir() else [path]

@@ -1,0 +1,132 @@
+"""Image files of any kind, read alike: upright, in colour, 8 bits, or with the reason why not."""
+
+import contextlib
+import hashlib
+import io
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+Crop = Literal["center", "none"]
+CROPS: tuple[Crop, ...] = get_args(Crop)
+
+Image.init()
+_READ = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = tuple(name for name in _READ if name in Image.OPEN)
+
+
+class ImageError(ValueError):
+    """A file that is no image which can be read.
+
+    Attributes:
+        fault: what it is, in a few words.
+    """
+
+    def __init__(self, path: str | os.PathLike, fault: str):
+        super().__init__(f"{path} is {fault}")
+        self.fault = fault.removesuffix(".")
+
+
+def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
+    """Pixels of an image file, upright as its EXIF orientation says.
+
+    What a file is decides its content, whatever its name ends in. Grey, palette and CMYK images
+    become RGB; grey ones of 16 bits keep the upper 8. What is transparent lies on white. Of
+    several pictures in a file the first counts.
+
+    Raises:
+        ImageError: it is missing, empty, no image, damaged or cut off, or of pixels of 32 bits.
+    """
+    return np.asarray(_decoded(path, _content(path)))
+
+
+def read_square(
+    path: str | os.PathLike, side: int, crop: Crop = "center"
+) -> UInt8[np.ndarray, "s s 3"]:
+    """An image of one height and width, by Pillow's BICUBIC filter, which widens where it shrinks.
+
+    Args:
+        path: as for `read_image`.
+        side: height and width.
+        crop: "center" takes the largest square in the middle, "none" the whole image, whose aspect
+            ratio is then lost.
+
+    Raises:
+        ImageError: as `read_image`.
+        ValueError: the crop is unknown.
+    """
+    if crop not in CROPS:
+        raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}.")
+    image = _decoded(path, _content(path))
+    if crop == "center":
+        least = min(image.size)
+        left, top = ((length - least) // 2 for length in image.size)
+        image = image.crop((left, top, left + least, top + least))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def checked(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file that `read_image` can read, which decodes the whole of it.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    content = _content(path)
+    _decoded(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Holds back what Pillow warns of, for all threads: each file has its outcome."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _content(path: str | os.PathLike) -> bytes:
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(path, "missing.") from error
+    except OSError as error:
+        raise ImageError(
+            path, f"not to be opened: {(error.strerror or str(error)).lower()}."
+        ) from error
+    if not content:
+        raise ImageError(path, "empty.")
+    return content
+
+
+def _decoded(path: str | os.PathLike, content: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, "of too many pixels.") from error
+    except Exception as error:  # Each format raises what it likes.
+        raise ImageError(path, "no image.") from error
+    try:
+        return _in_colour(path, ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Exception as error:  # As above.
+        raise ImageError(path, "damaged or cut off.") from error
+
+
+def _in_colour(path: str | os.PathLike, image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError(path, "of pixels of 32 bits.")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")

@@ -1,0 +1,187 @@
+"""A folder or table of images as a TFDS dataset, whose records hold paths; nothing is re-encoded.
+
+All images are read once before anything is written. A record's number is its place in the list,
+so that the number of examples, and of their weights, is fixed before any of them has a number.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int32
+
+from otrw_jax.data.builders.image_classes import ImageList, make_image_list
+from otrw_jax.data.builders.image_files import ImageError, checked, without_warnings
+from otrw_jax.data.builders.image_lists import PARTS, Listing, list_images
+from otrw_jax.data.builders.preparation import prepare
+
+NAME = "image_folder"
+THREADS = 8
+Watch = Callable[[Iterable, str, int], Iterable]
+"""Gives what an iterable of so many items gives, and shows how far it is, under a title."""
+
+
+class ImageFolder(NamedTuple):
+    """Images on the disk, with their classes.
+
+    Attributes:
+        paths: of each part that there is, by name; `train` and `test` among them.
+        labels: their classes, in 0..K-1.
+        class_names: one for each of the K classes.
+        fingerprint: of content, classes and parts.
+        notes: what was decided, a sentence each.
+    """
+
+    paths: dict[str, tuple[pathlib.Path, ...]]
+    labels: dict[str, Int32[np.ndarray, "n"]]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+class _Config(tfds.core.BuilderConfig):
+    """A builder's config by the name of a list; the list where it is yet to be written."""
+
+    def __init__(self, name: str, images: ImageList | None = None):
+        super().__init__(name=name, description="A folder or table of images.")
+        self.images = images
+
+
+class ImageFolderBuilder(  # type: ignore[call-arg]  # TFDS reads the argument, and has no types.
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+    """Records of `path`, from the folder on, and `label`, in the order of the list."""
+
+    name = NAME
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        given = self.builder_config.images
+        metadata, label = None, tfds.features.ClassLabel()
+        if given is not None:
+            label = tfds.features.ClassLabel(names=given.class_names)
+            metadata = tfds.core.MetadataDict(
+                fingerprint=given.fingerprint, notes=given.notes, excluded=given.excluded
+            )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="A folder or table of images.",
+            features=tfds.features.FeaturesDict({"path": tfds.features.Text(), "label": label}),
+            disable_shuffling=True,
+            metadata=metadata,
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        images = self.builder_config.images.images
+        parts = {image.listed.part for image in images}
+        return {part: self._generate_examples(part) for part in PARTS if part in parts}
+
+    def _generate_examples(self, part):
+        images = [i.listed for i in self.builder_config.images.images if i.listed.part == part]
+        for number, image in enumerate(images):
+            yield number, {"path": image.path, "label": image.label}
+
+
+def load_image_folder(
+    place: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    *,
+    max_excluded: int = 0,
+    test_share: float = 0.2,
+    watch: Watch | None = None,
+) -> ImageFolder:
+    """The images of a folder or table, checked; where they were before, without reading them again.
+
+    Args:
+        place: as `list_images` reads it.
+        data_dir: TFDS's data folder, to which the records are written under a name of the images'
+            paths, classes, sizes and times.
+        max_excluded: so many files may be left out that are missing, damaged or no images.
+        test_share: of each class, what is taken for testing where there is no test part.
+        watch: shows how far the check is.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError: as `list_images`.
+        SourceError: as `list_images` and `make_image_list`; nothing has been written.
+        OSError: the records cannot be written.
+    """
+    listing, root = list_images(place), pathlib.Path(data_dir).expanduser()
+    name = _name(listing, test_share)
+    folder = root / NAME / name / str(ImageFolderBuilder.VERSION)
+    if not folder.exists():
+        images = _read(listing, max_excluded, test_share, watch)
+        builder = ImageFolderBuilder(data_dir=root, config=_Config(name, images))
+        prepare(builder, folder, root, root)
+    builder = ImageFolderBuilder(data_dir=root, config=_Config(name))
+    metadata = builder.info.metadata
+    if len(metadata["excluded"]) > max_excluded:
+        _read(listing, max_excluded, test_share, watch)
+    paths, labels = {}, {}
+    for part in builder.info.splits:
+        source = builder.as_data_source(part)
+        records = source.__getitems__(range(len(source)))
+        paths[part] = tuple(listing.root / record["path"].decode() for record in records)
+        labels[part] = np.array([record["label"] for record in records], np.int32)
+    notes = (*metadata["notes"], *_of_excluded(metadata["excluded"]))
+    names = tuple(builder.info.features["label"].names)
+    return ImageFolder(paths, labels, names, metadata["fingerprint"], notes)
+
+
+def _of_excluded(excluded: list[str]) -> Iterator[str]:
+    if excluded:
+        more = "; …" if len(excluded) > 10 else ""
+        yield f"files left out: {len(excluded)} ({'; '.join(excluded[:10])}{more})."
+
+
+def _name(listing: Listing, test_share: float) -> str:
+    """Changes with paths, classes, parts, and the files' sizes and times."""
+    digest = hashlib.sha256(repr((test_share, listing.strays)).encode())
+    for image in listing.images:
+        try:
+            status = (listing.root / image.path).stat()
+            state = status.st_size, status.st_mtime_ns
+        except OSError:
+            state = None
+        digest.update(repr((*image, state)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(listing: Listing, max_excluded: int, test_share: float, watch: Watch | None) -> ImageList:
+    """Reads every image of a listing, and makes the list of those that can be read."""
+    found = check_files([listing.root / image.path for image in listing.images], watch)
+    faults = [f"{path!r} stands in no class folder" for path in listing.strays]
+    faults += [
+        f"{image.path!r} is {fault}"
+        for image, (_, fault) in zip(listing.images, found, strict=True)
+        if fault
+    ]
+    digests = [digest for digest, _ in found]
+    return make_image_list(listing, digests, faults, max_excluded, test_share)
+
+
+def check_files(
+    paths: Sequence[pathlib.Path], watch: Watch | None = None
+) -> list[tuple[str | None, str]]:
+    """Reads image files as a whole: of each its SHA-256, or None and why it cannot be used."""
+    with without_warnings(), concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        outcomes: Iterable = pool.map(_outcome, paths)
+        if watch is not None:
+            outcomes = watch(outcomes, f"checking {len(paths)} images", len(paths))
+        return list(outcomes)
+
+
+def _outcome(path: pathlib.Path) -> tuple[str | None, str]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return None, "of a name that is no UTF-8"
+    try:
+        return checked(path), ""
+    except ImageError as error:
+        return None, error.fault
