@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
-from experiments.configs.checks import check_config
-from experiments.configs.relations import check_controls
+from experiments.configs.checks.fields import check_config
+from experiments.configs.checks.relations import check_controls
 from experiments.documents.controls import shown_table
 from experiments.program.experiment import Experiment
 from experiments.runs.identity import factor_of, flatten

@@ -8,7 +8,7 @@ import flax.traverse_util
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.configs.checks import rule_of
+from experiments.configs.checks.fields import rule_of
 from experiments.recipes import recipe_name
 from otrw_jax.checks import nearest
 

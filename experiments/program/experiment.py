@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs.checks import check_config
+from experiments.configs.checks.fields import check_config
 from experiments.configs.earlier import read_given
 from experiments.configs.kinds import FEATURES, IMAGE_FOLDERS
 from experiments.configs.places import expand_paths
@@ -34,7 +34,7 @@ class Experiment:
 
         Raises:
             ValueError: a field is out of its range, or fields do not go together
-                (`experiments.configs.checks`); nothing has been loaded.
+                (`experiments.configs.checks.fields`); nothing has been loaded.
         """
         config = read_given(config)
         if new:

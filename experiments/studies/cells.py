@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
-from experiments.configs.relations import check_controls
+from experiments.configs.checks.relations import check_controls
 from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
 from experiments.recipes.optimizers import make_optimizer

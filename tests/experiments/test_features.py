@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from experiments import weights
 from experiments.cli import run_app
 from experiments.configs import features
-from experiments.configs.checks import check_config
+from experiments.configs.checks.fields import check_config
 from experiments.pictures.drawing import draw
 from experiments.program.experiment import Experiment
 from experiments.program.features import Rows

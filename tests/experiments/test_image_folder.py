@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.configs import image_folder
-from experiments.configs.checks import check_config
+from experiments.configs.checks.fields import check_config
 from experiments.program.experiment import Experiment
 from experiments.program.image_folder import FileEncoder
 from experiments.runs.directory import ConfigMismatchError

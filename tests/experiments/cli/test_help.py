@@ -11,7 +11,7 @@ FOLDER = pathlib.Path("experiments/configs")
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_of_the_files_beside_the_configs_none_is_taken_or_suggested(path):
-    configs = ("cifar_lt", "digits", "modelnet10", "sst")
+    configs = ("cifar_lt", "digits", "features", "image_folder", "modelnet10", "sst")
     said = missing_config(["train", f"--config={path}"])
     assert (said is None) == (path.stem in configs)
     near = missing_config(["train", f"--config={path.with_stem(path.stem[:-1])}:recipe=ce"])

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import flax.traverse_util
 from ml_collections import ConfigDict
 
-from experiments.configs.relations import RELATIONS
-from experiments.configs.rules import (
+from experiments.configs.checks.relations import RELATIONS
+from experiments.configs.checks.rules import (
     DEPTH,
     NONE,
     PATTERN,

@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from experiments.configs import cifar_lt, digits, features, image_folder, modelnet10, sst
-from experiments.configs.checks import RULES, check_config, rule_of
+from experiments.configs.checks.fields import RULES, check_config, rule_of
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages
 from experiments.studies.rows import row_config
@@ -41,7 +41,9 @@ def test_the_configs_are_in_range_and_every_field_has_one(config):
     for name, value in fields_of(config).items():
         # OTReweighting itself knows the words among its choices.
         named = name.endswith(NAMES) or (".choices." in name and isinstance(value, str))
-        assert rule_of(name) or named, f"{name} has no range in experiments.configs.checks.RULES"
+        assert rule_of(name) or named, (
+            f"{name} has no range in experiments.configs.checks.fields.RULES"
+        )
 
 
 @pytest.mark.parametrize("name", TABLES)
