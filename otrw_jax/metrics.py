@@ -52,12 +52,12 @@ def confusion_matrix(
 
 def top1_error(confusion: Int[AnyArray, "k k"]) -> Float[Array, ""]:
     """Fraction of examples whose predicted class is not the true one; nan without examples."""
-    return 1 - _ratio(jnp.trace(confusion), confusion.sum())
+    return 1 - _ratio(jnp.trace(confusion), jnp.sum(confusion))
 
 
 def per_class_accuracy(confusion: Int[AnyArray, "k k"]) -> Float[Array, "k"]:
     """Fraction of each class's examples that are predicted right; nan for a class with none."""
-    return _ratio(jnp.diagonal(confusion), confusion.sum(axis=1))
+    return _ratio(jnp.diagonal(confusion), jnp.sum(confusion, axis=1))
 
 
 def balanced_accuracy(confusion: Int[AnyArray, "k k"]) -> Float[Array, ""]:

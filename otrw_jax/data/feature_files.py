@@ -115,7 +115,7 @@ def _npz(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
 
 
 def _safetensors(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
-    with brought_by("text", __name__):
+    with brought_by("weights", __name__):
         import safetensors
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
