@@ -11,10 +11,13 @@ GPU_MINUTES ?= 25
 PACKED ?=
 CIFAR = experiments/configs/cifar_lt.py
 
-.PHONY: demo test test-fast soak lint docs benchmark gpu-results clean
+.PHONY: demo demo-images test test-fast soak lint docs benchmark gpu-results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
+
+demo-images: $(VENV)/.installed-images
+	$(BIN)/python -m experiments.demo --data=image_folder --workdir=runs/demo_images
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
@@ -56,6 +59,10 @@ $(BIN)/python:
 $(VENV)/.installed: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[experiments]"
 	touch $@
+
+$(VENV)/.installed-images: $(PROJECT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[experiments,efficientnet]"
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-test: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"

@@ -2,8 +2,10 @@
 
 python -m experiments.demo --workdir=runs/demo
 python -m experiments.demo --data=sst2 --manual_dir=DIR --workdir=runs/demo_sst2
+python -m experiments.demo --data=image_folder --workdir=runs/demo_images
 python -m experiments.demo --data=modelnet10 --manual_dir=DIR --workdir=runs/demo_clouds
 
+The folder of images is written first, of CIFAR-10 where it is prepared, else of the digits.
 Second stages are compared with as many further epochs of cross-entropy, seed by seed.
 The slower the data, the fewer the seeds (`--seeds=0,1,2` for others), so that each ends in minutes.
 """
@@ -15,18 +17,20 @@ from absl import flags
 from rich.console import Console
 
 from experiments.cli import WORKDIR, run_app, seeds
+from experiments.configs.kinds import IMAGE_FOLDERS
 from experiments.documents.demo import COLUMNS, differences, summary, table
 from experiments.documents.paired import same_epochs
 from experiments.pictures.drawing import draw
 from experiments.program.experiment import Experiment
+from experiments.program.written_images import at_hand, write_images
 from experiments.runs.identity import flatten
+from experiments.runs.predictions import predictions
+from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from experiments.studies.demonstrations import DEMOS
 from otrw_jax.files import write_json
 
-DATA = flags.DEFINE_enum(
-    "data", "digits", ["digits", "sst2", "modelnet10"], "What the recipes are shown on."
-)
+DATA = flags.DEFINE_enum("data", "digits", list(DEMOS), "What the recipes are shown on.")
 MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", "", "Where the Stanford trees or the clouds lie, if not to be downloaded."
 )
@@ -37,10 +41,14 @@ def main(argv: list[str]) -> None:
     del argv
     demo = DEMOS[DATA.value]
     workdir = pathlib.Path(WORKDIR.value or "runs/demo")
-    chosen = seeds(demo.seeds)
+    chosen, place = seeds(demo.seeds), MANUAL_DIR.value
+    if DATA.value in IMAGE_FOLDERS:
+        place = str(workdir / "images")
+        print(f"{place}: JPEGs of {at_hand()}", flush=True)
+        write_images(at_hand(), pathlib.Path(place))
     results, others = {}, {}
     for recipe in demo.recipes:
-        config = demo.config(recipe, MANUAL_DIR.value)
+        config = demo.config(recipe, place)
         config.checkpoint_every, config.evaluate_every = 20, 5
         others[recipe] = same_epochs(recipe, flatten(config.to_dict()))
         experiment = Experiment(config)
@@ -58,6 +66,16 @@ def main(argv: list[str]) -> None:
     for path in draw(run):
         print(f"picture: {path}")
     print(f"evaluate a checkpoint: python -m experiments.evaluate --workdir={run}")
+    if DATA.value in IMAGE_FOLDERS:
+        _predict(run, pathlib.Path(place) / "test")
+
+
+def _predict(run: pathlib.Path, images: pathlib.Path) -> None:
+    """Says what a run's network takes an image of each class for."""
+    files = [str(min(folder.iterdir())) for folder in sorted(images.iterdir())]
+    for file, name, probability in predictions(restore(run), files).found:
+        print(f"{file}: {name}, {probability:.0%}")
+    print(f"predict other images: python -m experiments.predict --workdir={run} {images}")
 
 
 if __name__ == "__main__":

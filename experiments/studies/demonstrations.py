@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.configs import digits, modelnet10, sst
+from experiments.configs import digits, image_folder, modelnet10, sst
+from experiments.program.written_images import SIDE
 
 TITLES = {
     "ce": "cross-entropy",
@@ -31,8 +32,8 @@ class Demo(NamedTuple):
     Attributes:
         title: of the table.
         recipes: by name, what the table calls them.
-        config: of a recipe's run, and of the folder where the data lie ("" where they are to be
-            downloaded).
+        config: of a recipe's run, by the folder where the data lie ("" where they are to be
+            downloaded, or need none).
         pictured: the recipe whose pictures are drawn.
         seeds: how many by default.
     """
@@ -68,8 +69,17 @@ def _clouds(recipe: str, manual_dir: str) -> ConfigDict:
     return config
 
 
+def _image_folder(recipe: str, place: str) -> ConfigDict:
+    """Long-tailed subsets of the images, small, with what is kept of them beside."""
+    config = image_folder.get_config(f"recipe={recipe},imbalance_factor=50,folder={place}")
+    config.data.data_dir = f"{place}_kept"
+    config.encoder.side = SIDE
+    return config
+
+
 DEMOS = {
     "digits": Demo("Long-tailed digits", TITLES, _digits, "otrw_released", 5),
     "sst2": Demo("A part of SST-2, 300 to 10", TITLES | NET, _sentences, "otrw_net", 2),
+    "image_folder": Demo("A folder of JPEGs, long-tailed", TITLES, _image_folder, "otrw_global", 3),
     "modelnet10": Demo("ModelNet10, 100 to 4", QUICK | NET, _clouds, "otrw_paper", 1),
 }

