@@ -69,9 +69,11 @@ class ImageFolderSource(FeatureSource):
 
     Attributes:
         encoder: from image files to what a run has of them.
+        paths: the files of each part, by name.
     """
 
     encoder: FileEncoder
+    paths: dict[str, tuple[pathlib.Path, ...]]
 
     def _read(self, config: ConfigDict) -> tuple[FeatureSet, str]:
         """The images' features, and a name that changes with the images, the network, the view.
@@ -93,6 +95,7 @@ class ImageFolderSource(FeatureSource):
             test_share=data.test_share,
             watch=shown,
         )
+        self.paths = folder.paths
         name = hashlib.sha256(f"{folder.fingerprint} {self.encoder.name}".encode()).hexdigest()[:32]
 
         def compute(in_order: bool) -> Arrays:

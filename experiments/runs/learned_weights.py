@@ -4,9 +4,10 @@ import csv
 import pathlib
 
 import numpy as np
-from jaxtyping import Float, Int, PyTree, Shaped
+from jaxtyping import Float, PyTree, Shaped
 
 from experiments.configs.kinds import FEATURES
+from experiments.program.image_folder import ImageFolderSource
 from experiments.runs.restoring import Restored
 from otrw_jax.files import replacing
 from otrw_jax.methods.base import Examples
@@ -27,9 +28,9 @@ def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
 
 
 def export_weights(path: pathlib.Path, restored: Restored) -> None:
-    """Writes the learned weights; ids are rows of the data set's training part.
+    """Writes the learned weights; ids are rows of the data set's training part, or image files.
 
-    Labels are numbers of classes; of features, the names of their files.
+    Labels are numbers of classes; of features and images, the names of their files.
 
     Raises:
         ValueError: the checkpoint's method learns no weights; or as `write_weights`.
@@ -44,12 +45,17 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
     labels = np.asarray(restored.prepared.data.raw.labels)
     if restored.program.config.data.name in FEATURES:
         labels = np.array(restored.prepared.dataset.class_names)[labels]
-    write_weights(path, restored.prepared.split.train, labels, weights)
+    ids, source = restored.prepared.split.train, restored.source
+    if isinstance(source, ImageFolderSource):
+        files = np.array([str(path) for path in source.paths["train"]])
+        write_weights(path, files[ids], labels, weights)
+        return
+    write_weights(path, ids, labels, weights)
 
 
 def write_weights(
     path: pathlib.Path,
-    ids: Int[np.ndarray, "n"],
+    ids: Shaped[np.ndarray, "n"],
     labels: Shaped[np.ndarray, "n"],
     weights: Float[np.ndarray, "n"],
 ) -> None:
