@@ -63,7 +63,10 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "last", "last, a stage's name, best_held_out, or the number of an epoch."
 )
 DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, cifar10, cifar100, sst2, sst5, modelnet10; that of the table."
+    "dataset",
+    None,
+    "digits, cifar10, cifar100, cifar10_features, cifar100_features, sst2, sst5, modelnet10; that "
+    "of the table.",
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
 flags.disclaim_key_flags()  # Those of `define_path` are from here on its callers' own.

@@ -26,6 +26,7 @@ from experiments.configs.common import (
 # Augmented views of each image whose features are kept where the backbone is frozen.
 COPIES = 5
 
+DATASETS = ("cifar10", "cifar100")
 PROTOCOLS = ("paper", "short")
 
 
@@ -41,7 +42,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         seed=0,
         held_out=int,
     )
-    if given.dataset not in ("cifar10", "cifar100"):
+    if given.dataset not in DATASETS:
         raise ValueError(f"dataset={given.dataset!r}; choose cifar10 or cifar100.")
     if given.family not in ("meta", "ldam"):
         raise ValueError(f"family={given.family!r}; choose meta or ldam.")

@@ -13,6 +13,10 @@ FEATURES = ("features", *IMAGE_FOLDERS)
 """Of any encoder, in files of the user's (`data.folder`), or of images in a folder. All other data
 sets are images; both are drawn by imbalance factor, and features also taken as they are."""
 
+ENCODED = {"cifar10_features": "cifar10", "cifar100_features": "cifar100"}
+"""Of stock images, seen as features of a trained network: name to that of the images. They are
+drawn as the images are, by imbalance factor."""
+
 BY_COUNTS = (*SENTENCES, *CLOUDS)
 
 

@@ -5,7 +5,13 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from experiments.configs.kinds import BY_COUNTS, IMAGE_FOLDERS, SENTENCES, place_field
+from experiments.configs.kinds import (
+    BY_COUNTS,
+    ENCODED,
+    IMAGE_FOLDERS,
+    SENTENCES,
+    place_field,
+)
 
 
 def expand_paths(config: ConfigDict) -> None:
@@ -20,7 +26,9 @@ def expand_paths(config: ConfigDict) -> None:
     if config.data.name in SENTENCES:
         places.append((config.encoder, "folder"))
     if config.data.name in IMAGE_FOLDERS:
-        places += [(config.data, "data_dir"), (config.encoder, "weights")]
+        places.append((config.data, "data_dir"))
+    if config.data.name in (*IMAGE_FOLDERS, *ENCODED):
+        places.append((config.encoder, "weights"))
     for section, name in places:
         if section[name]:
             section[name] = expanded(section[name], name)

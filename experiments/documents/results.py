@@ -38,6 +38,7 @@ head too (`continued_head`), seed by seed, held-out selection. *Shown* is what a
 95 % shows of the error and of the few-shot accuracy: one seed shows nothing, and of twenty
 comparisons without a difference about one shows one."""
 
+ENCODED_TABLES = ("cifar_features",)
 READINGS_TABLES = ("weight_net", "weight_net_frozen")
 
 
@@ -50,6 +51,8 @@ def document(folder: pathlib.Path) -> str:
             parts.append(f"## {table.title}")
         if table.paper:
             parts += [table.note, overview(name, records), *findings(name, records)]
+        if name in ENCODED_TABLES and records:
+            parts.append(table.note)
         if name in READINGS_TABLES and records:
             parts += [table.note, *readings_parts(records)]
         parts += _table_parts(name, records)
@@ -156,8 +159,9 @@ def _title(name: str, record: dict) -> str:
     if not any("choices" in change for change in TABLES[name].rows[record["row"]].changes):
         title += f": {RECIPES[record['recipe']].about}"
     if "encoder" in record:
-        epochs = config["encoder.fine_tuning.epochs"]
-        return f"{title} ({record['encoder']}, {epochs} epochs of fine-tuning)"
+        epochs = config.get("encoder.fine_tuning.epochs")
+        tuned = "" if epochs is None else f", {epochs} epochs of fine-tuning"
+        return f"{title} ({record['encoder']}{tuned})"
     return f"{title} ({config['model.name']})" if record["dataset"] == "modelnet10" else title
 
 

@@ -4,10 +4,11 @@ from ml_collections import ConfigDict
 
 from experiments.configs.checks.fields import check_config
 from experiments.configs.earlier import read_given
-from experiments.configs.kinds import FEATURES, IMAGE_FOLDERS
+from experiments.configs.kinds import ENCODED, FEATURES, IMAGE_FOLDERS
 from experiments.configs.places import expand_paths
 from experiments.program.compiled import Program
 from experiments.program.data import Source
+from experiments.program.encoded_images import EncodedImagesSource
 from experiments.program.features import FeatureSource
 from experiments.program.image_folder import ImageFolderSource
 from experiments.program.prepared import Prepared, prepare
@@ -74,6 +75,8 @@ def source_of(name: str) -> type[Source]:
     """The kind of source that a data set has."""
     if name in IMAGE_FOLDERS:
         return ImageFolderSource
+    if name in ENCODED:
+        return EncodedImagesSource
     return FeatureSource if name in FEATURES else Source
 
 

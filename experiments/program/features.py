@@ -156,7 +156,7 @@ def _meta_from(data: ConfigDict, found: FeatureSet) -> str | None:
             f"data.held_out_per_class is {data.held_out_per_class}, and the validation part is "
             "what checkpoints are chosen by; set data.held_out_per_class=0."
         )
-    part = data.meta_from
+    part = data.get("meta_from", "first")
     if part == "first":
         part = _first_of(found)
     if part not in found.parts:

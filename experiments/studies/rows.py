@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from experiments.configs import cifar_lt, digits, modelnet10, sst
-from experiments.configs.kinds import SENTENCES
+from experiments.configs import cifar_features, cifar_lt, digits, modelnet10, sst
+from experiments.configs.kinds import ENCODED, SENTENCES
+from experiments.program.encoded_images import image_encoder_name
 from experiments.program.encoding import encoder_name
 from experiments.program.experiment import Experiment
 from experiments.program.layout import seeds_at_once
@@ -62,7 +63,7 @@ def row_config(
 
 def protocols_of(dataset: str) -> tuple[str, ...]:
     """The protocols that a data set has."""
-    return cifar_lt.PROTOCOLS if dataset.startswith("cifar") else ("paper",)
+    return cifar_lt.PROTOCOLS if dataset in cifar_lt.DATASETS else ("paper",)
 
 
 def _protocol_config(row, dataset, factor, changes, protocol) -> ConfigDict:
@@ -80,6 +81,8 @@ def _protocol_config(row, dataset, factor, changes, protocol) -> ConfigDict:
         return modelnet10.get_config(f"minority={minority},{network}recipe={row.recipe}")
     if dataset == "digits":
         return digits.get_config(arguments)
+    if dataset in ENCODED:
+        return cifar_features.get_config(f"dataset={ENCODED[dataset]},{arguments}")
     return cifar_lt.get_config(f"dataset={dataset},{arguments},protocol={protocol}")
 
 
@@ -196,7 +199,7 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         "recipe": config.recipe,
         "dataset": config.data.name,
         "imbalance_factor": factor_of(config),
-        **({"encoder": encoder_name(config.encoder)} if config.data.name in SENTENCES else {}),
+        **_encoder(config),
         "seed": run.seed,
         **{name: about[name] for name in ("fingerprint", "parameters", "versions", "device")},
         "results": {
@@ -209,6 +212,13 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         "seeds_together": max(epoch.get("seeds_together", 1) for epoch in epochs),
         "config": resolved(config, run.seed),
     }
+
+
+def _encoder(config: ConfigDict) -> dict[str, str]:
+    """The encoder's name, where the data set is seen as its features."""
+    if config.data.name in SENTENCES:
+        return {"encoder": encoder_name(config.encoder)}
+    return {"encoder": image_encoder_name(config.encoder)} if config.data.name in ENCODED else {}
 
 
 def _held_out_error(history: list[dict]) -> float | None:

@@ -1,0 +1,48 @@
+"""Long-tailed CIFAR on features of EfficientNet-Lite0: every head, re-weighting and control.
+
+    --config=experiments/configs/cifar_features.py:dataset=cifar10,imbalance_factor=100,recipe=cb
+
+Images are enlarged to 128² and become features of EfficientNet-Lite0, trained on ImageNet, once;
+they are kept in `data_dir`. The subsets, meta sets and held-out parts are those of
+experiments/configs/cifar_lt.py and its family `meta`. The network is a linear head on the features;
+all else is as of features in files (experiments/configs/features.py), but for fewer epochs.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import features
+from experiments.configs.arguments import parse_arguments
+from experiments.configs.cifar_lt import DATASETS
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """The config; arguments: dataset, imbalance_factor, recipe.
+
+    Raises:
+        ValueError: an argument is none of these, or the data set is none of CIFAR.
+    """
+    given = parse_arguments(
+        arguments, dataset="cifar10", imbalance_factor=100.0, recipe="otrw_global"
+    )
+    if given.dataset not in DATASETS:
+        raise ValueError(f"dataset={given.dataset!r}; choose {' or '.join(DATASETS)}.")
+    config = features.get_config(f"recipe={given.recipe},imbalance_factor={given.imbalance_factor}")
+    config.data.name = f"{given.dataset}_features"
+    config.data.held_out_per_class = 1000 // (10 if given.dataset == "cifar10" else 100)
+    # Of the user's files alone.
+    del config.data.folder, config.data.meta_from
+    # TFDS's folder, of the images and their features.
+    config.data.data_dir = ""
+    config.encoder = ConfigDict(
+        {
+            # A file of weights; empty for those that the extra `efficientnet` installs.
+            "weights": "",
+            # Height and width that images are brought to; the weights were trained at 224.
+            "side": 128,
+        }
+    )
+    config.evaluate_every = 2
+    config.stage1.update(epochs=30, optimizer={**config.stage1.optimizer, "schedule": "cosine"})
+    for section in config.stage2.values():
+        section.epochs = 10
+    return config
