@@ -72,5 +72,5 @@ def _name(images: Dataset, encoder: str) -> str:
     for name in ARRAYS:
         array = np.ascontiguousarray(getattr(images, name))
         digest.update(repr((name, array.shape, array.dtype.str)).encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()[:32]
