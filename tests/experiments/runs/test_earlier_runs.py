@@ -1,7 +1,7 @@
 """A run directory that an earlier version wrote is gone on with, evaluated and restored.
 
-`data/otrw_global` is a run on digits of three and two epochs, interrupted once the fourth was saved,
-of a version that wrote -1 where None stands.
+`data/otrw_global` is a run on digits of three and two epochs, interrupted once the fourth was
+saved, of a version that wrote -1 where None stands.
 """
 
 import pathlib
@@ -38,7 +38,7 @@ def test_it_is_gone_on_with_from_its_checkpoint(gone_on):
 
 
 def test_it_is_evaluated_and_restored(gone_on, data_dir):
-    workdir, results = gone_on
+    workdir, _ = gone_on
     end = restore(workdir, data_dir=str(data_dir))
     weights = np.asarray(end.state.weights.values)
     np.testing.assert_allclose(weights.mean(), 1, rtol=1e-4)
@@ -49,5 +49,5 @@ def test_other_epochs_than_its_own_are_refused(small_config, tmp_path):
     workdir = shutil.copytree(WRITTEN, tmp_path / "run")
     config = small_config("otrw_global")
     config.stage1.epochs += 1
-    with pytest.raises(ValueError, match="stage1.epochs is 3 there and 4 here"):
+    with pytest.raises(ValueError, match=r"stage1\.epochs is 3 there and 4 here"):
         train(Experiment(config), workdir, 0, 0)
