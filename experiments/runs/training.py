@@ -135,15 +135,23 @@ def _stage_of(program: Program, records: list[dict]) -> Stage:
 
 
 def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun]:
-    """Runs to train together next: those furthest behind, and those one checkpoint ahead."""
+    """Runs to train together next: those furthest behind, and those one checkpoint ahead.
+
+    These go back. Otherwise a kill between the saves of two seeds, the first and the last among
+    them, would leave one to be trained in another program, whose results differ by rounding.
+    """
     left = [run for run in opened if not run.complete]
-    behind = min((run.done for run in left), default=0)
+    if not left:
+        return []
+    behind = min(run.done for run in left)
 
     def joins(run):
-        near = 0 < run.done - behind <= every and not run.checkpoints.damage(behind)
-        return run.done == behind or near
+        near = run.done - behind <= every and (not behind or not run.checkpoints.damage(behind))
+        return run.done == behind or (run.done > behind and near)
 
-    group = [run for run in left if joins(run)][:at_once]
+    group = [run for run in opened if joins(run)]
+    if len(group) > at_once:
+        group = [run for run in group if not run.complete][:at_once]
     for run in group:
         run.go_back(behind)
     return group

@@ -14,7 +14,7 @@ from experiments.runs.open_run import Run
 from experiments.runs.training import train, train_together
 from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
-from tests.experiments.shared import Interrupted
+from tests.experiments.shared import Interrupted, history_of
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
@@ -113,18 +113,26 @@ def test_evaluations_together_are_those_alone(kept, experiment, alone, final_sta
     assert found[0]["held_out"] != found[1]["held_out"]
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    """Run directories of the seeds, trained together."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_together(experiment, runs_in(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("killed", "epoch"), [(0, 4), (1, 4), (0, 1), (1, 5)])
 def test_a_kill_between_the_saves_of_two_seeds_is_mended(
-    killed, experiment, alone, final_state, tmp_path, monkeypatch
+    killed, epoch, experiment, whole, final_state, assert_same_bits, tmp_path, monkeypatch
 ):
-    """The seeds that were saved go back to the checkpoint that all of them have."""
+    """The seeds that were saved go back to what all of them have, be it the start."""
     with monkeypatch.context() as patch:
         report = Reporter.epoch
         calls = []
 
         def interrupted(self, record):
             calls.append(record["number"])
-            if calls.count(4) == killed + 1:
+            if calls.count(epoch) == killed + 1:
                 raise Interrupted
             return report(self, record)
 
@@ -134,11 +142,13 @@ def test_a_kill_between_the_saves_of_two_seeds_is_mended(
     newest = []
     for run in runs_in(tmp_path):
         with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
-            newest.append(checkpoints.steps()[-1])
-    assert newest == [4] * (killed + 1) + [3] * (2 - killed)
+            newest.append(max(checkpoints.steps(), default=0))
+    assert newest == [epoch] * (killed + 1) + [epoch - 1] * (2 - killed)
     train_together(experiment, runs_in(tmp_path))
-    assert_same_runs(tmp_path, alone)
-    assert_same_states(tmp_path, alone, experiment, final_state)
+    for seed in SEEDS:
+        ends = [final_state(experiment, at / f"seed_{seed}", seed=seed) for at in (tmp_path, whole)]
+        assert_same_bits(*ends)
+        assert history_of(tmp_path / f"seed_{seed}") == history_of(whole / f"seed_{seed}")
 
 
 def test_a_seed_that_is_done_is_left_and_the_others_go_on(experiment, alone, tmp_path):
