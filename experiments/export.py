@@ -1,6 +1,11 @@
 """Writes the network after a run's first stage into one file, which second stages start from.
 
 python -m experiments.export --workdir=runs/ce --to=results/networks/cifar10_if100_ce.safetensors
+
+Of a run on a folder of images, a .zip has the whole classifier at its end, with its preprocessing
+and class names, for programs without this project (docs/your_own_data.md):
+
+python -m experiments.export --workdir=runs/mine --to=classifier.zip
 """
 
 import dataclasses
@@ -10,11 +15,12 @@ from experiments.cli import DATA_DIR, WORKDIR, define_path, run_app
 from experiments.runs.identity import portable
 from experiments.runs.network_files import SUFFIX, is_network_file, write_network
 from experiments.runs.outcomes import three_results
+from experiments.runs.predictions import CLASSIFIER, write_classifier
 from experiments.runs.restoring import Restored, restore
 from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
 
-TO = define_path("to", None, f"The file, NAME{SUFFIX}.")
+TO = define_path("to", None, f"The file, NAME{SUFFIX} or NAME{CLASSIFIER}.")
 
 # Of a first stage's state, what a network file has, and what is of no use once it has ended.
 KEPT_OR_SPENT = {"variables", "inner", "step", "key", "opt_state"}
@@ -23,8 +29,14 @@ KEPT_OR_SPENT = {"variables", "inner", "step", "key", "opt_state"}
 def main(argv: list[str]) -> None:
     """Writes the file."""
     del argv
+    if TO.value.endswith(CLASSIFIER):
+        restored = restore(pathlib.Path(WORKDIR.value), "last", DATA_DIR.value or "")
+        about = write_classifier(pathlib.Path(TO.value), restored)
+        size = pathlib.Path(TO.value).stat().st_size
+        print(f"written: {TO.value}, {size / 1e6:.1f} MB, {len(about['classes'])} classes")
+        return
     if not is_network_file(TO.value):
-        raise ValueError(f"--to={TO.value} must end in {SUFFIX}.")
+        raise ValueError(f"--to={TO.value} must end in {SUFFIX} or {CLASSIFIER}.")
     about = export(pathlib.Path(WORKDIR.value), pathlib.Path(TO.value), DATA_DIR.value)
     size = pathlib.Path(TO.value).stat().st_size
     error = about["results"]["last"]["error"]

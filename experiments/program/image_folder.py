@@ -27,6 +27,7 @@ class FileEncoder:
     """From image files to features.
 
     Attributes:
+        network: from pixels to features.
         name: changes with the network, its weights, and the view that it is given.
     """
 
@@ -39,9 +40,9 @@ class FileEncoder:
         Raises:
             ModuleNotFoundError, FileNotFoundError, ValueError: as `efficientnet_lite0_encoder`.
         """
-        self._encode = efficientnet_lite0_encoder(config.side, config.weights or None)
+        self.network = efficientnet_lite0_encoder(config.side, config.weights or None)
         self._side, self._crop = config.side, config.crop
-        self.name = f"{self._encode.fingerprint} {config.crop}"
+        self.name = f"{self.network.fingerprint} {config.crop}"
 
     def __call__(self, paths: Sequence[pathlib.Path]) -> Float[np.ndarray, "n d"]:
         """Features of image files, as `read_square` reads them.
@@ -55,7 +56,7 @@ class FileEncoder:
             ahead = self._start(pool, blocks[0])
             for after in track([*blocks[1:], []], f"encoding {len(paths)} images"):
                 read, ahead = ahead, self._start(pool, after)
-                features.append(self._encode(np.stack([future.result() for future in read])))
+                features.append(self.network(np.stack([future.result() for future in read])))
         return np.concatenate(features)
 
     def _start(

@@ -1,17 +1,31 @@
-"""What the network of a run on a folder of images says of other image files."""
+"""The classifier that a run on a folder of images is: what it says of other files, and it in one.
 
+In one file it is a zip archive of `about.json`, the class names and the view that images are given
+in, and of `classify`, serialised by `jax.export`: from pixels to probabilities.
+"""
+
+import importlib
+import json
 import pathlib
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array, export
+from jaxtyping import Float, UInt8
 
 from experiments.program.image_folder import ImageFolderSource, shown
 from experiments.runs.restoring import Restored
 from otrw_jax.data.builders.image_folder import check_files
 from otrw_jax.data.builders.image_lists import files_below
+from otrw_jax.extras import brought_by
+from otrw_jax.files import replacing
+
+CLASSIFIER = ".zip"
+PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 class Prediction(NamedTuple):
@@ -76,3 +90,50 @@ def _files(places: Sequence[str]) -> Iterator[pathlib.Path]:
     for place in map(pathlib.Path, places):
         path = place.expanduser()
         yield from files_below(path) if path.is_dir() else [path]
+
+
+def write_classifier(path: pathlib.Path, restored: Restored) -> dict:
+    """Writes encoder, preprocessing and the checkpoint's network, and returns `about.json`.
+
+    `classify` takes images `uint8 [b, side, side, 3]`, any number at a time, and gives
+    probabilities `[b, K]`, on a CPU, an NVIDIA GPU or a TPU. A transductive correction, which needs
+    a whole test set, is not made.
+
+    Args:
+        path: of the file.
+        restored: a checkpoint of a run on a folder of images.
+
+    Raises:
+        ModuleNotFoundError: flatbuffers is not installed.
+        ValueError: the run is on something else.
+        OSError: the file cannot be written; what was there is intact.
+    """
+    source, config = restored.source, restored.program.config
+    if not isinstance(source, ImageFolderSource):
+        raise ValueError(
+            f"the run is on {config.data.name}; only those on a folder of images are written as "
+            f"classifiers (*{CLASSIFIER})."
+        )
+    with brought_by("export", __name__):
+        importlib.import_module("flatbuffers")  # By which jax.export writes.
+    side = config.encoder.side
+
+    def classify(images: UInt8[Array, "b s s 3"]) -> Float[Array, "b k"]:
+        features = source.encoder.network.traced(images)
+        return jax.nn.softmax(restored.logits(features), axis=-1)
+
+    (batch,) = export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    made = export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
+    about = {
+        "classes": list(source.dataset.class_names),
+        "side": side,
+        "crop": config.encoder.crop,
+        "recipe": config.recipe,
+        "epoch": restored.number,
+        "fingerprint": restored.prepared.split.fingerprint,
+    }
+    with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("about.json", json.dumps(about, ensure_ascii=False, indent=1))
+        file.writestr("classify", made.serialize())
+    return about

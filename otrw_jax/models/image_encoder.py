@@ -73,6 +73,10 @@ class ImageEncoder:
         ]
         return np.concatenate(parts)[: len(images)]
 
+    def traced(self, images: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
+        """Features of images within a function that is compiled; its weights become constants."""
+        return self._apply(self._variables, images)
+
 
 def efficientnet_lite0_encoder(side: int, path: str | None = None) -> ImageEncoder:
     """EfficientNet-Lite0 as an encoder, features of 1,280 numbers.

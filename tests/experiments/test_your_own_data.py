@@ -2,9 +2,11 @@
 
 import csv
 import importlib
+import os
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 
 import numpy as np
@@ -70,8 +72,10 @@ def call(command, place, monkeypatch):
 
 
 def test_every_command_runs_and_leaves_what_the_page_says(place, monkeypatch, capsys):
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
     for command in COMMANDS:
+        if "experiments.export" in command:
+            continue
         assert call(command, place, monkeypatch) is None, command
     out = capsys.readouterr().out
     assert "the 2 classes are in the order of their names: cat, dog." in out
@@ -87,6 +91,45 @@ def test_every_command_runs_and_leaves_what_the_page_says(place, monkeypatch, ca
     for run in ("mine", "class_balanced", "features"):
         assert (place / "runs" / run / "results.json").is_file()
     assert (place / "runs" / "mine" / "confusion_matrices.png").is_file()
+
+
+def test_the_classifier_in_one_file_says_what_the_run_does(place, monkeypatch, capsys):
+    """By the program of the page, in a process that cannot import this project."""
+    pytest.importorskip("flatbuffers")
+    (export,) = (command for command in COMMANDS if "experiments.export" in command)
+    assert (place / "runs" / "mine").is_dir(), "the commands before it have run"
+    assert call(export, place, monkeypatch) is None
+    assert "written: classifier.zip" in capsys.readouterr().out
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (place / "use.py").write_text(program)
+    packages = [
+        path for path in sys.path if path and not (pathlib.Path(path) / "otrw_jax").is_dir()
+    ]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(packages))
+    command = [sys.executable, "-S", "use.py", "classifier.zip", "NEW/0.jpg", "NEW/1.jpg"]
+    found = subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, check=True
+    )
+    lines = [line.split("\t") for line in found.stdout.splitlines()]
+    with (place / "predictions.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    assert [line[:2] for line in lines] == [[row["file"], row["class"]] for row in expected]
+    for line, row in zip(lines, expected, strict=True):
+        assert abs(float(line[2]) - float(row["probability"])) < 1e-4
+
+
+def test_without_what_classifiers_are_written_by_a_sentence_says_so(
+    place, monkeypatch, capsys, whole_run
+):
+    export = "experiments.export --workdir=runs/mine --to=other.zip"
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    assert call(export, place, monkeypatch) == (
+        "ModuleNotFoundError: flatbuffers is not installed; pip install 'otrw_jax[export]' brings "
+        "it."
+    )
+    of_digits = call(export.replace("runs/mine", str(whole_run[0])), place, monkeypatch)
+    assert of_digits.startswith("ValueError: the run is on digits; only those on a folder of")
+    assert not (place / "other.zip").exists()
 
 
 def test_what_the_page_says_of_fields_is_so():
