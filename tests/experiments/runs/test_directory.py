@@ -165,7 +165,10 @@ def test_runs_beside_one_another_are_none_of_each_others(tmp_path):
 def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):
     values = {
         "data.data_dir": "elsewhere",
+        "data.folder": "elsewhere",
         "data.manual_dir": "elsewhere",
+        "data.max_excluded": 1,
+        "encoder.weights": "elsewhere",
         "checkpoint_every": 3,
         "keep_checkpoints": 7,
         "steps_per_call": 4,

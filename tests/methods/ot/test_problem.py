@@ -41,7 +41,9 @@ KEPT = {"weighting", "initial", "simplex", "from_scratch", "sampling", "problem"
 
 def test_run_directories_hold_the_fields_of_both():
     paper = PRESETS["paper"](NUM_CLASSES)
-    assert dict(sorted(dataclasses.asdict(paper).items())) == CHOICES
+    fields = dataclasses.asdict(paper)
+    del fields["ot"]["newton"]  # How a problem is solved, which configs do not hold.
+    assert fields == CHOICES
     assert OTReweighting(**{**CHOICES, "ot": EntropicOT(**CHOICES["ot"])}) == paper
     shared = {field.name for field in dataclasses.fields(OTProblem)}
     assert shared == CHOICES.keys() - KEPT
