@@ -42,8 +42,9 @@ def public(text):
 
 
 def left_out(app, what, name, documented, skip, options):
-    """Leaves out what stands there already: a named tuple's fields, and flax's `replace`."""
-    return True if isinstance(documented, FIELD) or name == "replace" else None
+    """Leaves out what is there already, as named tuples' fields, or is of flax or scikit-learn."""
+    of_others = name == "replace" or re.fullmatch(r"set_\w+_request", name)
+    return True if isinstance(documented, FIELD) or of_others else None
 
 
 def setup(app):
