@@ -1,7 +1,7 @@
 """Predicts the classes of image files with the network of a run on a folder of images.
 
 python -m experiments.predict --workdir=runs/mine photo.jpg another.png
-python -m experiments.predict --workdir=runs/mine --out=predictions.csv FOLDER
+python -m experiments.predict --workdir=runs/mine --table=predictions.csv FOLDER
 
 The table `file,class,probability` goes to the standard output, or to a file; all else that is said
 goes to the standard error.
@@ -15,12 +15,11 @@ from typing import TextIO
 
 from absl import flags
 
-from experiments.cli import CHECKPOINT, DATA_DIR, WORKDIR, define_path, run_app
+from experiments.cli import CHECKPOINT, DATA_DIR, TABLE, WORKDIR, run_app
 from experiments.runs.predictions import Predictions, predictions
 from experiments.runs.restoring import restore
 from otrw_jax.files import replacing
 
-OUT = define_path("out", None, "The table, a .csv; by default the standard output.")
 MAX_EXCLUDED = flags.DEFINE_integer(
     "max_excluded", 0, "So many files may be left out that cannot be read.", lower_bound=0
 )
@@ -35,10 +34,10 @@ def main(argv: list[str]) -> None:
         made = predictions(restored, argv[1:], MAX_EXCLUDED.value)
     for line in made.excluded:
         print(f"left out: {line}", file=sys.stderr)
-    if OUT.value is None:
+    if TABLE.value is None:
         write(sys.stdout, made)
         return
-    path = pathlib.Path(OUT.value)
+    path = pathlib.Path(TABLE.value)
     with replacing(path) as draft, draft.open("w", newline="") as file:
         write(file, made)
     print(f"written: {path}, {len(made.found)} files")

@@ -13,13 +13,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments.cli import CHECKPOINT, DATA_DIR, WORKDIR, define_path, run_app
+from experiments.cli import CHECKPOINT, DATA_DIR, TABLE, WORKDIR, define_path, run_app
 from experiments.program.features import weights_of_files
 from experiments.runs.learned_weights import export_weights, write_weights
 from experiments.runs.restoring import restore
 
 FOLDER = define_path("folder", None, "Folder or file of features; or give a --workdir.")
-TABLE = define_path("table", None, "What is written, .csv or .parquet.")
 METHOD = flags.DEFINE_enum("method", "closed_form", ["closed_form", "learned"], "How.")
 COST = flags.DEFINE_enum("cost", "combined", ["combined", "feature", "label"], "Of an example.")
 MEASURE = flags.DEFINE_enum("measure", "prototype", ["prototype", "whole"], "Of the meta set.")

@@ -57,6 +57,9 @@ SLOW = (
     "test_soak.py",
 )
 
+MOST_MAPS = 20_000
+"""Of a process after a file of tests; one file adds some thousands."""
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -66,6 +69,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(f"tests/{part}" in item.nodeid for part in SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_let_go():
+    """Lets compiled programs go before a process has as many memory maps as Linux allows, 65,530.
+
+    Each program on CPUs is several maps, and a process that has too many ends in an abort.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture

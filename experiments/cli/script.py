@@ -57,6 +57,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lo
 WORKDIR = define_path("workdir", None, "The run directory.")
 MARKDOWN = define_path("markdown", None, "Document whose section is rewritten.")
 SEEDS = flags.DEFINE_list("seeds", [], "Subset and training seeds; by default the script's own.")
+TABLE = define_path("table", None, "The table that is written, .csv or, of weights, .parquet.")
 RECORDS = define_path("records", "results", "Folder of the records kept of runs.")
 DATA_DIR = define_path("data_dir", None, "TFDS folder, or place of features, if not the run's.")
 CHECKPOINT = flags.DEFINE_string(

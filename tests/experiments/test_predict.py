@@ -67,7 +67,7 @@ def test_the_table_has_what_the_network_says_of_each_file(run, call, capsys):
 def test_the_table_goes_to_a_file_and_odd_names_are_quoted(call, tmp_path, capsys):
     odd = tmp_path / "odd" / 'кошка, "one".PNG'
     save(odd)
-    assert call(f"--out={tmp_path / 'table.csv'}", str(odd)) is None
+    assert call(f"--table={tmp_path / 'table.csv'}", str(odd)) is None
     with (tmp_path / "table.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["file"] == str(odd) and row["class"] in CLASSES
