@@ -5,12 +5,13 @@
 Images are enlarged to 128² and become features of EfficientNet-Lite0, trained on ImageNet, once;
 they are kept in `data_dir`. The subsets, meta sets and held-out parts are those of
 experiments/configs/cifar_lt.py and its family `meta`. The network is a linear head on the features;
-all else is as of features in files (experiments/configs/features.py), but for fewer epochs and a
-cosine in the first stage.
+all else is as of features in files (experiments/configs/features.py), but for fewer epochs, and in
+the first stage a cosine and no weight decay.
 
-Rates are chosen by held-out errors on CIFAR-10 at a factor of 100 and seed 0, and serve everywhere:
-those of heads (`cb` and `otrw_global` at 0.02, 0.2 and 1) by the least; of the first stage (`ce` at
-0.3, 1 and 3), whose last epochs are alike, the middle one.
+Rates and decay are chosen by held-out errors at a factor of 100 and seed 0. Those of heads (`cb`
+and `otrw_global` at 0.02, 0.2 and 1, on CIFAR-10) are the best. In the first stage (`ce`) decays of
+5e-4 and 5e-5 leave the head far from fitting and are worse on both data sets; without decay 3 is
+better than 1 on both, and 10, tried on CIFAR-100 alone, better still.
 """
 
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 from experiments.configs import features
 from experiments.configs.arguments import parse_arguments
 from experiments.configs.cifar_lt import DATASETS
+from experiments.configs.common import first_stage, sgd
 
 
 def get_config(arguments: str = "") -> ConfigDict:
@@ -47,7 +49,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         }
     )
     config.evaluate_every = 2
-    config.stage1.update(epochs=30, optimizer={**config.stage1.optimizer, "schedule": "cosine"})
+    config.stage1 = first_stage(30, 100, sgd(3.0, weight_decay=0.0, schedule="cosine"))
     for section in config.stage2.values():
         section.epochs = 10
     return config
