@@ -59,6 +59,10 @@ FIRST = (
     Block("table2", "cifar100", 200.0, tuple(TABLES["table2"].rows), (0,)),
     Block("table1", "cifar10", 100.0, ("ce", *HEADS), (3, 4)),
     Block("table1", "cifar100", 100.0, ("ce", *HEADS), (2,)),
+    Block("table1", "cifar10", 50.0, ("ce", *HEADS), (0,)),
+    Block("table1", "cifar100", 50.0, ("ce", *HEADS), (0,)),
+    Block("table1", "cifar10", 20.0, ("ce", *HEADS), (0,)),
+    Block("table1", "cifar100", 20.0, ("ce", *HEADS), (0,)),
 )
 """Long-tailed CIFAR, by value; each under every protocol, as `agenda` is told."""
 

@@ -31,14 +31,17 @@ def pack(
         name: "cifar10" or "cifar100".
         data_dir: its TFDS folder.
         folder: of the files.
-        subset_seeds: of the subsets that are packed.
+        subset_seeds: of the subsets that are packed, where the agenda has them.
     """
-    factors = {block.factor for block in FIRST if block.dataset == name}
+    wanted: dict[float, set] = {}
+    for block in FIRST:
+        if block.dataset == name:
+            wanted.setdefault(block.factor, set()).update(block.seeds)
     ids, fingerprints = set(), []
-    for factor in sorted(factors):
+    for factor, seeds in sorted(wanted.items()):
         config = row_config(TABLES["table1"].rows["ce"], name, factor, {"data.data_dir": data_dir})
         source = Source(config)
-        for seed in subset_seeds:
+        for seed in sorted(seeds & set(subset_seeds)):
             split = source.split(seed)
             fingerprints.append(split.fingerprint)
             for part in (split.train, split.meta, split.held_out):
