@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.program.layout import steps_per_call
 from experiments.program.networks import make_model
-from experiments.program.prepared import Prepared
+from experiments.program.prepared import RECENT, Prepared
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.data.images import Preprocessing
 from otrw_jax.models.model import Model
@@ -141,17 +141,27 @@ class Program:
         return self._keeper(stage.feature_copies)(variables, data, key)
 
     def seen(self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree) -> Prepared:
-        """The data as a stage sees them: features kept of a frozen backbone are evaluated too."""
-        data = self.data_of(stage, seed, prepared, variables)
+        """The data as a stage sees them: features kept of a frozen backbone are evaluated too.
+
+        Recipes that train heads on one network see the same features, which are then not computed
+        again.
+        """
         if not stage.feature_copies:
-            return prepared._replace(data=data)
-        held_out = prepared.held_out
-        return prepared._replace(
-            data=data,
-            test=self.read(variables, prepared.test),
-            held_out=None if held_out is None else self.read(variables, held_out),
-            kept=True,
-        )
+            return prepared._replace(data=self.data_of(stage, seed, prepared, variables))
+
+        given = prepared.data, prepared.test, prepared.held_out
+
+        def compute():
+            held_out = None if given[2] is None else self.read(variables, given[2])
+            data = self.data_of(stage, seed, prepared, variables)
+            return data, self.read(variables, prepared.test), held_out
+
+        choices = stage.feature_copies, stage.augment_meta, stage.method.reads_inputs, seed
+        sections = [self.config[part].to_dict() for part in ("data", "model")]
+        network = variables["params"]["backbone"], variables["state"]
+        depends = [*choices, self.devices.total, *sections]
+        data, test, held_out = RECENT.get(depends, (network, given), compute)
+        return prepared._replace(data=data, test=test, held_out=held_out, kept=True)
 
     def trained_model(self, stage: Stage) -> Model:
         """The network, with the last layer as a stage's method reads it."""

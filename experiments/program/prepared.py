@@ -1,10 +1,14 @@
 """The data of one seed on the device: a subset of a data set, as it is stored and as it is seen."""
 
+import hashlib
+import json
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, PyTree
 
 from experiments.program.data import Source
 from otrw_jax.data.sources import Dataset
@@ -61,3 +65,44 @@ def prepare(source: Source, devices: Devices, subset_seed: int) -> Prepared:
     test = Examples(jnp.asarray(dataset.test_inputs), jnp.asarray(dataset.test_labels))
     arrays = devices.replicate((DeviceData(train, view, raw_meta), test, held_out))
     return Prepared(split, dataset, *arrays)
+
+
+class Recent:
+    """Arrays that were computed last, by all that they depend on."""
+
+    def __init__(self, most_bytes: int):
+        """Keeps nothing yet.
+
+        Args:
+            most_bytes: of all that is kept, but for the last; what was computed first goes first.
+        """
+        self._most, self._kept = most_bytes, dict[str, PyTree]()
+
+    def get(self, choices: list, arrays: PyTree, compute: Callable[[], PyTree]) -> PyTree:
+        """What is kept of the same choices and arrays, else what `compute` gives.
+
+        Args:
+            choices: JSON data.
+            arrays: each counts by its content.
+            compute: gives what is kept from now on.
+        """
+        if jax.process_count() > 1:  # No process has all of an array.
+            return compute()
+        digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode())
+        for path, leaf in jax.tree.leaves_with_path(arrays):
+            leaf = np.asarray(leaf)
+            digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
+        name = digest.hexdigest()
+        if name not in self._kept:
+            self._kept[name] = compute()
+            while len(self._kept) > 1 and _size(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[name]
+
+
+def _size(arrays: PyTree) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+
+
+RECENT = Recent(most_bytes=2**30)
+"""Of this process."""

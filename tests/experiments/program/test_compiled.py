@@ -1,11 +1,15 @@
 """A program is made of a config, counts and shapes; of the data it reads what a stage reads."""
 
+import operator
+
 import jax
 import numpy as np
 import pytest
 
+from experiments.program import compiled
 from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
+from experiments.program.prepared import Recent
 from experiments.recipes import RECIPES
 
 READ = {"ncm", "oltr", "otrw_global", "otrw_global_sampling"}
@@ -66,6 +70,46 @@ def test_inputs_are_prepared_where_a_stage_reads_them(small_config, recipe, shap
     if recipe == "oltr":
         wanted = program.preprocessing.evaluate(prepared.data.raw.inputs)
         np.testing.assert_array_equal(inputs, wanted)
+
+
+def test_recipes_on_one_network_share_the_features_they_see(small_config, monkeypatch):
+    def seen(recipe, seed=0, scale=1.0, backbone=1.0):
+        config = small_config(recipe)
+        config.stage2[recipe].feature_copies = 2
+        experiment = Experiment(config)
+        prepared = experiment.prepare(0)
+        program = experiment.program(prepared)
+        variables = program.initial_variables(0)
+        params = variables["params"] | {
+            "backbone": jax.tree.map(lambda x: x * backbone, variables["params"]["backbone"]),
+            "head": jax.tree.map(lambda x: x * scale, variables["params"]["head"]),
+        }
+        return program.seen(program.stages[-1], seed, prepared, variables | {"params": params})
+
+    monkeypatch.setattr(compiled, "RECENT", Recent(2**30))
+    first, other = seen("crt"), seen("lws", scale=2.0)
+    assert first.data.raw.inputs.shape[1:] == (2, 64) and first.kept
+    assert first.dataset is not other.dataset
+    jax.tree.map(np.testing.assert_array_equal, first.data, other.data)
+    assert all(map(operator.is_, jax.tree.leaves(first.data), jax.tree.leaves(other.data)))
+    assert other.test is first.test and other.held_out is first.held_out
+    for changed in ({"seed": 1}, {"backbone": 2.0}):
+        assert seen("crt", **changed).data.raw.inputs is not first.data.raw.inputs
+
+
+def test_no_more_than_so_many_bytes_are_kept():
+    recent, made = Recent(2 * 8 * 4), []
+
+    def get(choice):
+        def compute():
+            made.append(choice)
+            return np.zeros(8, np.float32)
+
+        recent.get([choice], np.zeros(1), compute)
+
+    for choice in (0, 1, 0, 2, 1, 2, 0):
+        get(choice)
+    assert made == [0, 1, 2, 0]
 
 
 def test_a_dynamic_measure_reads_the_inputs(small_config):
