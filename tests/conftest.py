@@ -39,6 +39,8 @@ SLOW = (
     "experiments/studies/test_within_minutes.py",
     "experiments/pictures/test_classes.py",
     "experiments/configs/test_earlier.py",
+    "experiments/recipes/test_levers.py",
+    "experiments/recipes/test_recipes.py",
     "experiments/test_",
     "methods/heads/test_closed_form.py",
     "methods/test_ot_everywhere.py",
@@ -49,12 +51,16 @@ SLOW = (
     "models/backbones/test_pointnet2.py",
     "models/backbones/test_resnet_cifar.py",
     "models/test_other_libraries.py",
+    "models/weights/",
+    "ot/test_newton.py",
     "training/test_checkpoints.py",
     "test_compilations.py",
     "test_imports.py",
     "test_layouts.py",
     "test_packaging.py",
+    "test_sklearn.py",
     "test_soak.py",
+    "test_weights_elsewhere.py",
 )
 
 MOST_MAPS = 20_000
