@@ -58,7 +58,7 @@ def example_weights(
     batches. Minimised on all N at once, the regularised loss has the closed form for its minimum.
 
     Args:
-        features: of the training examples, float16, float32 or wider.
+        features: of the training examples, float16, float32 or wider, or whole numbers.
         labels: their classes, in 0..K-1.
         meta_features: of the meta set.
         meta_labels: their classes, each of 0..K-1 at least once.
@@ -121,9 +121,11 @@ def example_weights(
 
 
 def _numbers(where: str, name: str, values) -> Array:
-    """On the device; those of another kind are refused."""
+    """On the device, whole numbers in float32; those of another kind are refused."""
     values = values if hasattr(values, "dtype") else np.asarray(values)
-    if not any(jnp.issubdtype(values.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+    if jnp.issubdtype(values.dtype, jnp.integer):  # Those of 64 bits would wrap.
+        return jnp.asarray(values, jnp.float32)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(f"{where}: {name} are {values.dtype}; give numbers.")
     return jnp.asarray(values)
 
