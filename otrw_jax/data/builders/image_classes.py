@@ -71,7 +71,7 @@ def make_image_list(
             class without training image, the test or meta part lacks a class; a name begins or
             ends with a blank or has a line break; or a class is too small to give test images.
     """
-    _check_faults(listing, faults, max_excluded)
+    check_faults(listing, faults, max_excluded)
     images = tuple(
         Image(listed, digest)
         for listed, digest in zip(listing.images, digests, strict=True)
@@ -94,7 +94,14 @@ def make_image_list(
     return ImageList(images, names, tuple(faults), tuple(notes))
 
 
-def _check_faults(listing: Listing, faults: Sequence[str], max_excluded: int) -> None:
+def check_faults(listing: Listing, faults: Sequence[str], max_excluded: int) -> None:
+    """Raises a SourceError where more files cannot be used than may be left out.
+
+    Args:
+        listing: the images.
+        faults: what cannot be used, and why, a line each.
+        max_excluded: so many may be left out.
+    """
     if len(faults) > max_excluded:
         raise SourceError(
             f"{listing.root}: {len(faults)} of {len(listing.images) + len(listing.strays)} files "
