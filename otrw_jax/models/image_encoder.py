@@ -49,7 +49,7 @@ class ImageEncoder:
         Raises:
             ValueError: the side is less than 1.
         """
-        check_number("ImageEncoder", "side", side, least=1)
+        check_number("ImageEncoder", "side", side, least=1, whole=True)
         self.network, self.side = network, side
         self._variables = {"params": weights.backbone, **weights.state}
         self._apply = jax.jit(partial(_features, network, standardise, side))

@@ -111,6 +111,7 @@ def test_what_is_no_image(images):
         pixels_encoder(8)(images)
 
 
-def test_an_impossible_side():
-    with pytest.raises(ValueError, match="side is 0; it must be 1 or more"):
-        pixels_encoder(0)
+@pytest.mark.parametrize("side", [0, 2.5])
+def test_an_impossible_side(side):
+    with pytest.raises(ValueError, match=f"side is {side}; it must be 1 or more and whole"):
+        pixels_encoder(side)

@@ -96,7 +96,7 @@ def example_weights(
         ot=EntropicOT(epsilon=epsilon),
     )
     for name, number in {"rows": rows, "epochs": epochs, "batch_size": batch_size}.items():
-        check_number(where, name, number, least=1)
+        check_number(where, name, number, least=1, whole=True)
     arrays = {"features": features, "meta_features": meta_features}
     arrays = {name: _numbers(where, name, value) for name, value in arrays.items()}
     labels, meta_labels = np.asarray(labels), np.asarray(meta_labels)

@@ -176,6 +176,9 @@ REFUSED = {
     "cost": ({"cost": "euclidean"}, "cost is 'euclidean'; choose one of"),
     "epsilon": ({"epsilon": 0.0}, "epsilon is 0.0; it must be above 0"),
     "epochs": ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
+    "half an epoch": ({"epochs": 2.5}, "epochs is 2.5; it must be 1 or more and whole"),
+    "half a row": ({"rows": 2.5}, "rows is 2.5; it must be 1 or more and whole"),
+    "half an example": ({"batch_size": 2.5}, "batch_size is 2.5; it must be 1 or more and whole"),
 }
 
 
