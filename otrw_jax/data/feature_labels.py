@@ -1,5 +1,7 @@
 """From labels as they are stored, numbers or names, to classes 0 to K - 1."""
 
+import re
+
 import numpy as np
 from jaxtyping import Int32, Shaped
 
@@ -16,7 +18,8 @@ def classes_of(
     With a list of class names, labels are these names or places in it, from 0 or from 1. Without,
     the classes are the values that the training labels have, sorted: whole numbers, or names.
     Numbers other than 0 to K - 1, such as those from 1 or with gaps, are numbered anew in their
-    order, and stay the names of the classes. Text of digits alone is read as numbers.
+    order, and stay the names of the classes. Text is read as numbers if all of it is whole numbers
+    of 18 digits at most, as they are written: "01" is a name.
 
     Args:
         labels: of each part, `[n]` or `[n, 1]`; the training part among them.
@@ -87,6 +90,9 @@ def _plain(stored: Stored, notes: list[str]) -> Shaped[np.ndarray, "n"]:
                     f"{where}: the label of row {row} is {values[row]}; labels are whole numbers "
                     "or names."
                 )
+            far = np.abs(values) >= 2.0**63
+            if far.any():
+                raise ValueError(f"{where}: a label is {values[far][0]}; numbers must fit 64 bits.")
             notes.append(f"{where}: labels are {values.dtype}, all of them whole numbers.")
             return values.astype(np.int64)
         case "U":
@@ -104,7 +110,7 @@ def _are_names(plain, names) -> bool:
     seen = {str(value) for values in plain.values() for value in np.unique(values)}
     if names is not None and seen <= set(names):
         return True
-    return not all(text.removeprefix("-").isdecimal() and text.isascii() for text in seen)
+    return not all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in seen)
 
 
 def _checked_list(listed: Stored) -> tuple[str, ...]:
@@ -114,6 +120,8 @@ def _checked_list(listed: Stored) -> tuple[str, ...]:
             f"{listed.where}: class names are {values.dtype} of shape {values.shape}; give a "
             "vector of text."
         )
+    if not len(values):
+        raise ValueError(f"{listed.where} has no name; give one for each class, or delete it.")
     names = tuple(name.strip() for name in values.tolist())
     twice = sorted({name for name in names if names.count(name) > 1})
     if "" in names or twice:
