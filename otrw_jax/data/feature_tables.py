@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Num, Shaped
 
 from otrw_jax.data.feature_files import PARTS
-from otrw_jax.extras import brought_by
+from otrw_jax.data.tables import read_parquet
 
 LABELS, PARTED = ("label", "labels"), "split"
 
@@ -28,15 +28,7 @@ def read_table(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
         ModuleNotFoundError: pyarrow is not installed.
         ValueError: it is no Parquet file, or has not these columns.
     """
-    with brought_by("parquet", __name__):
-        from pyarrow import lib, parquet
-    try:
-        table = parquet.read_table(path)
-    except (lib.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is cut off, or no Parquet file: write it anew "
-            f"({' '.join(str(error).split()).rstrip('.')[:160]})."
-        ) from error
+    table = read_parquet(path)
     named = [name for name in LABELS if name in table.column_names]
     if len(named) != 1:
         raise ValueError(
@@ -71,7 +63,9 @@ def _features(path, table, label: str, notes: list[str]) -> Num[np.ndarray, "n d
     notes.append(f"{path}: the features are the columns {_some(names)}.")
     if aside:
         notes.append(f"{path}: the columns {_some(aside)} are no numbers and left aside.")
-    return np.stack([table.column(name).to_numpy() for name in names], axis=1)
+    columns = [table.column(name) for name in names]
+    columns = [c.cast("float32") if pa.types.is_boolean(c.type) else c for c in columns]
+    return np.stack([column.to_numpy() for column in columns], axis=1)
 
 
 def _lists(path, column) -> Num[np.ndarray, "n d"]:
