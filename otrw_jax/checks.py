@@ -190,6 +190,13 @@ def _range(least, above, most, below, whole) -> str:
     return f"in {low}{lower}, {upper}{high}{' and whole' if whole else ''}"
 
 
+def some(names: Iterable[Any], most: int = 8, between: str = ", ") -> str:
+    """The first of some names, as a sentence has them, and how many more there are."""
+    texts = list(map(str, names))
+    more = f"{between}and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Of some names the one that a wrong one most likely stands for, `did you mean ...?`."""
     return difflib.get_close_matches(name, list(known), 1, 0)[0]

@@ -33,6 +33,11 @@ def test_numbers(bounds, good, bad, told):
             checks.check_number("there", "rate", value, **bounds)
 
 
+def test_some_of_many_names():
+    assert checks.some(np.arange(3)) == "0, 1, 2"
+    assert checks.some("abcd", 2, "; ") == "a; b; and 2 more"
+
+
 def test_schedules_and_traced_numbers_are_let_through():
     checks.check_number("there", "rate", lambda step: np.nan)
     jax.jit(lambda rate: checks.check_number("there", "rate", rate) or rate)(np.nan)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 from jaxtyping import Int32, Shaped
 
+from otrw_jax.checks import some
 from otrw_jax.data.feature_files import Stored
 
 Labels = dict[str, Stored]
@@ -54,7 +55,7 @@ def classes_of(
             notes.append(f"the {len(values)} classes are in the order of their names.")
         elif not np.array_equal(values, np.arange(len(values))):
             notes.append(
-                f"labels are {_some(values)}; they are numbered 0 to {len(values) - 1} in their "
+                f"labels are {some(values)}; they are numbered 0 to {len(values) - 1} in their "
                 "order, and name the classes."
             )
     else:
@@ -154,7 +155,7 @@ def _check_classes(labels, plain, values, names) -> None:
     if absent.any():
         raise ValueError(
             f"{labels['train'].where}: {absent.sum()} of {len(names)} classes have no training "
-            f"example ({_some(np.array(names)[absent])}); give them some, or strike them from the "
+            f"example ({some(np.array(names)[absent])}); give them some, or strike them from the "
             "class names."
         )
     for part, found in plain.items():
@@ -162,7 +163,7 @@ def _check_classes(labels, plain, values, names) -> None:
         if foreign.any():
             raise ValueError(
                 f"{labels[part].where}: {foreign.sum()} examples are of classes without training "
-                f"example ({_some(np.unique(found[foreign]))}); leave these out, or give training "
+                f"example ({some(np.unique(found[foreign]))}); leave these out, or give training "
                 "examples of their classes."
             )
     if len(names) < 2:
@@ -174,9 +175,5 @@ def _check_classes(labels, plain, values, names) -> None:
         lacking = np.array(names)[~np.isin(values, plain["meta"])]
         raise ValueError(
             f"{labels['meta'].where}: {len(lacking)} of {len(names)} classes have no meta example "
-            f"({_some(lacking)}); a meta set has some of every class."
+            f"({some(lacking)}); a meta set has some of every class."
         )
-
-
-def _some(values: np.ndarray, most: int = 8) -> str:
-    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
