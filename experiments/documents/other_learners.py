@@ -174,7 +174,9 @@ def summary(every: dict[str, dict[int, dict[tuple[str, str], float]]]) -> str:
             f"Of {len(found)} comparisons of weights of OT with {base}, {gains} show a gain and "
             f"{losses} a loss."
         )
-    lowest = Counter(min(of, key=lambda way, of=of: of[way].mean()) for of in tables.values())
+    lowest = Counter(
+        min((values.mean(), way) for way, values in of.items())[1] for of in tables.values()
+    )
     most = "; ".join(f"{way} ({count})" for way, count in lowest.most_common())
     texts.append(f"The lowest mean error of {len(tables)} tables: {most}.")
     return textwrap.fill(" ".join(texts), 100)
