@@ -75,7 +75,7 @@ def read_json(path: str | os.PathLike) -> Any:
         ValueError: it is not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged: {error}; restore it, or begin anew in another directory."
@@ -98,7 +98,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         OSError: it cannot be written; what was there is intact.
     """
     with replacing(path) as draft:
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8")
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:

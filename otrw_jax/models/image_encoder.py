@@ -27,8 +27,8 @@ class ImageEncoder:
         side: height and width that images are brought to, whatever theirs: by the cubic filter of
             Keys, as Pillow's BICUBIC has it, wider where they shrink. Their aspect ratio is lost;
             crop them before, where it matters.
-        fingerprint: of the network, its weights and the side: features kept under one name were
-            computed alike.
+        fingerprint: of the network, its weights, the side and what pixels become: features kept
+            under one name were computed alike.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class ImageEncoder:
         Raises:
             ValueError: the side is less than 1.
         """
-        check_number("ImageEncoder", "side", side, least=1)
+        check_number("ImageEncoder", "side", side, least=1, whole=True)
         self.network, self.side = network, side
         self._variables = {"params": weights.backbone, **weights.state}
         self._apply = jax.jit(partial(_features, network, standardise, side))
-        self.fingerprint = _fingerprint(repr(network), side, weights)
+        self.fingerprint = _fingerprint(repr(network), side, weights, standardise)
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
         """Features of images of one size, in colour or grey.
@@ -98,15 +98,27 @@ def _features(network, standardise, side, variables, images):
     return network.apply(variables, standardise(pixels), train=False)
 
 
+def _ramp() -> Float[Array, "1 256 2 3"]:
+    """Every grey, and as many colours whose three numbers differ."""
+    greys = np.broadcast_to(np.arange(256)[:, None], (256, 3))
+    colours = (greys + np.array([0, 85, 170])[None, :]) % 256
+    return jnp.asarray(np.stack([greys, colours], axis=1)[None], jnp.float32)
+
+
 def _rows(images: np.ndarray, at: int) -> np.ndarray:
     """A batch from a place on; always as many, so that one program serves."""
     rows = images[at : at + BATCH]
     return np.pad(rows, ((0, BATCH - len(rows)), (0, 0), (0, 0), (0, 0)))
 
 
-def _fingerprint(network: str, side: int, weights: Weights) -> str:
+def _fingerprint(network: str, side: int, weights: Weights, standardise: Callable) -> str:
     digest = hashlib.sha256(repr((network, side)).encode())
     for name, leaf in named_leaves([weights.backbone, weights.state]).items():
         digest.update(repr((name, leaf.shape)).encode())
         digest.update(np.asarray(leaf).tobytes())
+    # Features that are kept, and the subsets in records of runs on them, have names without it
+    # where it is EfficientNet-Lite0's own; other functions are told apart by what they make of
+    # each grey and of colours of their own.
+    if standardise is not standardised:
+        digest.update(np.asarray(standardise(_ramp()), np.float32).tobytes())
     return digest.hexdigest()[:16]

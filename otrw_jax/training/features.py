@@ -92,7 +92,7 @@ def make_keeper(
     Raises:
         ValueError: `copies` is less than 1.
     """
-    check_number("make_keeper", "copies", copies, least=1)
+    check_number("make_keeper", "copies", copies, least=1, whole=True)
     read = make_reader(model, lambda inputs: inputs, size)
 
     @jax.jit

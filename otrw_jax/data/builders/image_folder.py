@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32
 
-from otrw_jax.data.builders.image_classes import ImageList, make_image_list
+from otrw_jax.checks import check_number
+from otrw_jax.data.builders.image_classes import ImageList, check_faults, make_image_list
 from otrw_jax.data.builders.image_files import ImageError, checked, without_warnings
 from otrw_jax.data.builders.image_lists import PARTS, Listing, list_images
 from otrw_jax.data.builders.preparation import prepare
@@ -103,14 +104,17 @@ def load_image_folder(
         data_dir: TFDS's data folder, to which the records are written under a name of the images'
             paths, classes, sizes and times.
         max_excluded: so many files may be left out that are missing, damaged or no images.
-        test_share: of each class, what is taken for testing where there is no test part.
+        test_share: of each class, what is taken for testing where there is no test part; in (0, 1).
         watch: shows how far the check is.
 
     Raises:
         FileNotFoundError, ModuleNotFoundError: as `list_images`.
+        ValueError: `max_excluded` or `test_share` is out of range.
         SourceError: as `list_images` and `make_image_list`; nothing has been written.
         OSError: the records cannot be written.
     """
+    check_number("load_image_folder", "max_excluded", max_excluded, least=0, whole=True)
+    check_number("load_image_folder", "test_share", test_share, above=0, below=1)
     listing, root = list_images(place), pathlib.Path(data_dir).expanduser()
     name = _name(listing, test_share)
     folder = root / NAME / name / str(ImageFolderBuilder.VERSION)
@@ -120,8 +124,7 @@ def load_image_folder(
         prepare(builder, folder, root, root)
     builder = ImageFolderBuilder(data_dir=root, config=_Config(name))
     metadata = builder.info.metadata
-    if len(metadata["excluded"]) > max_excluded:
-        _read(listing, max_excluded, test_share, watch)
+    check_faults(listing, metadata["excluded"], max_excluded)
     paths, labels = {}, {}
     for part in builder.info.splits:
         source = builder.as_data_source(part)
@@ -140,13 +143,16 @@ def _of_excluded(excluded: list[str]) -> Iterator[str]:
 
 
 def _name(listing: Listing, test_share: float) -> str:
-    """Changes with paths, classes, parts, and the files' sizes and times."""
+    """Changes with paths, classes, parts, and the files' sizes, times and whether they open."""
     digest = hashlib.sha256(repr((test_share, listing.strays)).encode())
     for image in listing.images:
+        path = listing.root / image.path
         try:
-            status = (listing.root / image.path).stat()
+            status = path.stat()
             state = status.st_size, status.st_mtime_ns
         except OSError:
+            state = None
+        if state and not os.access(path, os.R_OK):
             state = None
         digest.update(repr((*image, state)).encode())
     return digest.hexdigest()[:32]
