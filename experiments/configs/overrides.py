@@ -1,7 +1,7 @@
 """What a command line changes of a config: whether all that depends on it has changed with it."""
 
 import runpy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from absl import flags
@@ -21,6 +21,7 @@ def run_config(flag: flags.FlagHolder) -> ConfigDict:
     """
     config, given = flag.value, cast(Any, flags.FLAGS[flag.name])
     check_overrides(config, given.config_filename, given.override_values)
+    follow_rates(config, given.override_values)
     return config
 
 
@@ -53,6 +54,22 @@ def check_overrides(config: ConfigDict, text: str, values: Mapping[str, Any]) ->
             )
     for name in DECISIVE.keys() & values.keys():
         _check_decisive(name, text, values[name])
+
+
+def follow_rates(config: ConfigDict, changed: Collection[str]) -> None:
+    """Gives virtual steps the changed rate of their network, where they are given none themselves.
+
+    Both are alpha in Algorithms 1 and 2 of Guo et al. 2022.
+
+    Args:
+        config: with the changes in it.
+        changed: the dotted names of the fields that were changed.
+    """
+    for name, section in config.stage2.items():
+        rate = f"stage2.{name}.optimizer.learning_rate"
+        virtual = f"stage2.{name}.choices.virtual_learning_rate"
+        if rate in changed and virtual not in changed and "choices" in section:
+            section.choices.virtual_learning_rate = section.optimizer.learning_rate
 
 
 def spelling(text: str, name: str, value: Any) -> str | None:

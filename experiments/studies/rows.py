@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import cifar_features, cifar_lt, digits, modelnet10, sst
 from experiments.configs.kinds import ENCODED, SENTENCES
+from experiments.configs.overrides import follow_rates
 from experiments.program.encoded_images import image_encoder_name
 from experiments.program.encoding import encoder_name
 from experiments.program.experiment import Experiment
@@ -48,7 +49,8 @@ def row_config(
     # A row has no use for another recipe's field, which one --set may bring for all rows.
     foreign = [f"{part}.{other}." for part in ("stage2", "options") for other in RECIPES]
     own = tuple(f"{part}.{row.recipe}." for part in ("stage2", "options"))
-    for name, value in {**changes, **row.changes}.items():
+    changes = {**changes, **row.changes}
+    for name, value in changes.items():
         if name.startswith(tuple(foreign)) and not name.startswith(own):
             continue
         if name not in fields:
@@ -58,6 +60,7 @@ def row_config(
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
             raise ValueError(f"{name}={value!r}: {error}") from error
+    follow_rates(config, changes)
     return config
 
 
