@@ -113,7 +113,7 @@ def _table_parts(name: str, records: list[dict]) -> list[str]:
             ),
         ]
         if less := same_epochs_rows(group):
-            header = ["row", "less", "error", "few", "shown", "seeds"]
+            header = ["row", "less", "protocol", "error", "few", "shown", "seeds"]
             parts += [SAME_EPOCHS, markdown_table(header, less)]
     return parts
 

@@ -193,11 +193,16 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
     epochs = read(run.workdir / "metrics.jsonl")
     if is_network_file(run.stage1_from):
         file = read_about(run.stage1_from)
-        if file["history"] == epochs:  # Trained where the file was made, and nothing here.
+        if len(file["history"]) == len(epochs):  # Trained where the file was made, nothing here.
             about |= {name: file[name] for name in ("versions", "device")}
+    # A first stage that is taken over may be of another device, and of other seeds together.
+    here = about["device"]
+    devices = {e["stage"]: e["device"] for e in epochs if e.get("device", here) != here}
+    together = max(epoch.get("seeds_together", 1) for epoch in epochs)
     seconds: dict[str, float] = {}
     for epoch in epochs:
-        seconds[epoch["stage"]] = seconds.get(epoch["stage"], 0.0) + epoch["seconds"]
+        of_all = epoch["seconds"] * together / epoch.get("seeds_together", 1)
+        seconds[epoch["stage"]] = seconds.get(epoch["stage"], 0.0) + of_all
     return {
         "recipe": config.recipe,
         "dataset": config.data.name,
@@ -212,7 +217,8 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         "held_out_error": _held_out_error(epochs),
         "seconds": round(sum(seconds.values()), 2),
         "seconds_of": {stage: round(value, 2) for stage, value in seconds.items()},
-        "seeds_together": max(epoch.get("seeds_together", 1) for epoch in epochs),
+        "seeds_together": together,
+        **({"device_of": devices} if devices else {}),
         "config": resolved(config, run.seed),
     }
 
