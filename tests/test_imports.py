@@ -9,7 +9,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 SLOW = ("matplotlib", "ott", "scipy.stats", "sklearn", "tensorboardX", "torch")
-DATA = ("orbax", "tensorflow_datasets")
+DATA = ("grain", "orbax", "simplejpeg", "tensorflow_datasets")
 
 
 def run(program):

@@ -123,6 +123,7 @@ def test_a_missing_package_is_named_with_its_extra(bare_python):
     modules = {
         "otrw_jax.data.sources": ("tensorflow_datasets", "data"),
         "otrw_jax.data.builders.cifar": ("tensorflow_datasets", "data"),
+        "otrw_jax.data.streams": ("grain", "stream"),
         "otrw_jax.data.word_pieces": ("tokenizers", "text"),
         "otrw_jax.sklearn": ("sklearn", "sklearn"),
     }
@@ -153,7 +154,7 @@ def test_scripts_name_what_is_missing_in_a_sentence(bare_python):
 def test_requirements_are_the_core_and_the_extras_of_the_scripts(wheel):
     """`requirements.txt` says again, with the same bounds, what setup.cfg says of the library."""
     lines = (ROOT / "requirements.txt").read_text().split()
-    for extra in ("", "data", "text"):
+    for extra in ("", "data", "stream", "text"):
         for requirement in requirements(wheel):
             marker = str(requirement.marker or "")
             if marker == (f'extra == "{extra}"' if extra else ""):

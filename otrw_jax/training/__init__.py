@@ -1,5 +1,7 @@
 """The loop over a method, on devices and over seeds, with its evaluation.
 
+That over inputs on the disk is in `otrw_jax.training.streaming`.
+
 Checkpoints are in `otrw_jax.training.checkpoints`, which imports orbax.
 """
 

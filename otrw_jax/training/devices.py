@@ -1,7 +1,7 @@
 """The devices that share a batch, of this process and of others, by `jax.pmap`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
+
+Rows = TypeVar("Rows", Array, np.ndarray)
 
 AXIS_NAME = "batch"
 """Of the mapped axis: what methods and batch normalisation are given as `axis_name`."""
@@ -74,10 +76,30 @@ class Devices(NamedTuple):
         """
         if self.total == 1:
             return x
-        shape = (*x.shape[:axis], self.total, x.shape[axis] // self.total, *x.shape[axis + 1 :])
-        parts = jnp.moveaxis(x.reshape(shape), axis, 0)
-        first = self.process * len(self.local)
-        return jax.device_put(parts[first : first + len(self.local)], self._placed(AXIS_NAME))
+        return self.share_own(self.own(x, axis), axis)
+
+    def own(self, x: Rows, axis: int = 0) -> Rows:
+        """The rows of this process along an axis: `[..., n, ...]` to `[..., n / processes, ...]`.
+
+        Args:
+            x: of JAX or of NumPy, and so is the result.
+            axis: which is split.
+        """
+        size = x.shape[axis] // self.processes
+        first = self.process * size
+        return x[(slice(None),) * axis + (slice(first, first + size),)]
+
+    def share_own(self, x: Array | np.ndarray, axis: int = 0) -> Array:
+        """Splits an axis of this process's own rows over its devices, as `share` does of all.
+
+        Where there is one device, puts them there.
+        """
+        if self.total == 1:
+            return jax.device_put(x)
+        count = len(self.local)
+        shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+        parts = (np if isinstance(x, np.ndarray) else jnp).moveaxis(x.reshape(shape), axis, 0)
+        return jax.device_put(parts, self._placed(AXIS_NAME))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts arrays on all devices of this process; where there is one, leaves them there."""

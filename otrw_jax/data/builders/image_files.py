@@ -6,7 +6,7 @@ import io
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -47,7 +47,10 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def read_square(
-    path: str | os.PathLike, side: int, crop: Crop = "center"
+    path: str | os.PathLike,
+    side: int,
+    crop: Crop = "center",
+    decode: Callable[[bytes], Image.Image | None] | None = None,
 ) -> UInt8[np.ndarray, "s s 3"]:
     """An image of one height and width, by Pillow's BICUBIC filter, which widens where it shrinks.
 
@@ -56,6 +59,8 @@ def read_square(
         side: height and width.
         crop: "center" takes the largest square in the middle, "none" the whole image, whose aspect
             ratio is then lost.
+        decode: from a file's content to its image, upright and in colour, or None where Pillow is
+            to decode it; None for Pillow in any case.
 
     Raises:
         ImageError: as `read_image`.
@@ -63,7 +68,10 @@ def read_square(
     """
     if crop not in CROPS:
         raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}.")
-    image = _decoded(path, _content(path))
+    content = _content(path)
+    image = decode(content) if decode is not None else None
+    if image is None:
+        image = _decoded(path, content)
     if crop == "center":
         least = min(image.size)
         left, top = ((length - least) // 2 for length in image.size)
@@ -86,7 +94,7 @@ def checked(path: str | os.PathLike) -> str:
 def without_warnings() -> Iterator[None]:
     """Holds back what Pillow warns of, for all threads: each file has its outcome."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", module="PIL")
         yield
 
 
