@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from experiments.benchmarks import encoder, epoch, precision, seeds, start, step
+from experiments.benchmarks import encoder, epoch, precision, seeds, start, step, stream
 from experiments.benchmarks import machine as measured
 from experiments.benchmarks.solver import autograd as published
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
@@ -35,9 +35,10 @@ SECTIONS = {
     "seeds": seeds,
     "precision": precision,
     "encoder": encoder,
+    "stream": stream,
     "start": start,
 }
-NEED_PYTORCH = ("published", "epoch")
+NEED_PYTORCH = ("published", "epoch", "stream")
 
 
 def main(argv: list[str]) -> None:

@@ -9,7 +9,18 @@ import jax
 
 from experiments.runs.provenance import cores, cpu_model
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "ott-jax", "lineax", "numpy")
+PACKAGES = (
+    "grain",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "ott-jax",
+    "lineax",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+)
 
 
 def machine() -> dict:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import encoder, precision, seeds, start, step
+from experiments.benchmarks import encoder, precision, seeds, start, step, stream
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
 from experiments.benchmarks.solver.problems import (
     COSTS,
@@ -214,6 +214,32 @@ def test_images_a_second_are_measured(monkeypatch):
     assert f"{2 / records[0]['seconds']:.0f} images a second" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| 5×5, stride 1")]
     assert number(records[2]["ratio"]) in row
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs PyTorch")
+def test_images_from_the_disk_are_measured_against_the_same_ones(monkeypatch, tmp_path):
+    for name, value in (("HEIGHT", 30), ("WIDTH", 40), ("SIDE", 16), ("CROP", 12), ("BATCH", 2)):
+        monkeypatch.setattr(stream, name, value)
+    records = stream.run(TINY)
+    assert json.loads(json.dumps(records)) == records
+    assert [record["name"] for record in records] == ["squares of 16²", "a network's inputs, 12²"]
+    assert all(record["images"] == 8 and record["ours"] > 0 for record in records)
+    records[0] |= {"ours": 500.0, "ratio": 1.25}
+    records[1]["ratio"] = 0.8
+    text = stream.markdown(records)
+    (row,) = [line for line in text.splitlines() if line.startswith("| squares")]
+    assert "2.00" in row and "1.25" in row and "met" in row
+    assert text.count("missed") == 1
+
+    from experiments.benchmarks import loader
+
+    paths, order = stream._written(tmp_path, 5), np.array([3, 1, 4])
+    with stream.ImageStream(paths, 16).batches(order, 3) as read:
+        ours = next(read)
+    (theirs,) = list(loader.batches(loader.Squares(paths, 16), order, 3))
+    np.testing.assert_array_equal(ours, theirs.numpy())
+    views = loader.Views(paths, 16, 12, 0.4, stream.IMAGENET_MEAN, stream.IMAGENET_STD)
+    assert views[0].shape == (3, 12, 12) and views[0].dtype.is_floating_point
 
 
 def test_half_precision_is_measured(monkeypatch, data_dir):

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 
 Crop = Literal["center", "none"]
 CROPS: tuple[Crop, ...] = get_args(Crop)
+Decode = Callable[[bytes], UInt8[np.ndarray, "h w 3"] | None]
+"""From a file's content to its pixels, upright and in colour, or None where Pillow decodes it."""
 
 Image.init()
 _READ = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
@@ -50,7 +52,7 @@ def read_square(
     path: str | os.PathLike,
     side: int,
     crop: Crop = "center",
-    decode: Callable[[bytes], Image.Image | None] | None = None,
+    decode: Decode | None = None,
 ) -> UInt8[np.ndarray, "s s 3"]:
     """An image of one height and width, by Pillow's BICUBIC filter, which widens where it shrinks.
 
@@ -59,8 +61,7 @@ def read_square(
         side: height and width.
         crop: "center" takes the largest square in the middle, "none" the whole image, whose aspect
             ratio is then lost.
-        decode: from a file's content to its image, upright and in colour, or None where Pillow is
-            to decode it; None for Pillow in any case.
+        decode: of what it decodes, in place of Pillow.
 
     Raises:
         ImageError: as `read_image`.
@@ -69,14 +70,24 @@ def read_square(
     if crop not in CROPS:
         raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}.")
     content = _content(path)
-    image = decode(content) if decode is not None else None
-    if image is None:
+    pixels = decode(content) if decode is not None else None
+    if pixels is None:
         image = _decoded(path, content)
-    if crop == "center":
-        least = min(image.size)
-        left, top = ((length - least) // 2 for length in image.size)
-        image = image.crop((left, top, left + least, top + least))
+        if crop == "center":
+            left, top, least = _middle(*image.size)
+            image = image.crop((left, top, left + least, top + least))
+    else:
+        if crop == "center":  # Before what is not needed is copied.
+            left, top, least = _middle(pixels.shape[1], pixels.shape[0])
+            pixels = pixels[top : top + least, left : left + least]
+        image = Image.fromarray(pixels)
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _middle(width: int, height: int) -> tuple[int, int, int]:
+    """Left, top and side of the largest square in the middle."""
+    least = min(width, height)
+    return (width - least) // 2, (height - least) // 2, least
 
 
 def checked(path: str | os.PathLike) -> str:
