@@ -1,6 +1,7 @@
 """Inputs that stay on the disk, read by their ids in threads: the one file that knows grain."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -13,6 +14,9 @@ from otrw_jax.extras import brought_by
 
 with brought_by("stream", __name__):
     import grain
+
+PIECE = 4
+"""Inputs that a thread reads in one go, since each time costs some of them."""
 
 
 class Stored(Protocol):
@@ -46,7 +50,8 @@ class Stream:
             view: what is made of one on the host, in the thread that reads it; as it is stored
                 where None.
             threads: that read.
-            ahead: batches that are read before they are asked for.
+            ahead: batches that are read before they are asked for, where there are not more
+                threads than these have pieces.
 
         Raises:
             ValueError: a number is less than 1.
@@ -81,19 +86,42 @@ class Stream:
                 f"Stream: ids are {ids.min()} to {ids.max()}; there are {len(self)} inputs, "
                 "numbered from 0."
             )
-        options = grain.ReadOptions(
-            num_threads=self._threads, prefetch_buffer_size=max(self._ahead * size, self._threads)
-        )
-        read = grain.MapDataset.source(ids).map(self._read).to_iter_dataset(options)
-        batches = iter(read.batch(size, drop_remainder=False, batch_fn=_stacked))
+        pieces = _Pieces(ids, size)
+        ahead = max(self._ahead * pieces.of_batch, self._threads)
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)
+        read = iter(grain.MapDataset.source(pieces).map(self._read).to_iter_dataset(options))
         try:
-            yield batches
+            yield _batches(read, pieces.of_batch)
         finally:
-            batches.close()
+            read.close()
 
-    def _read(self, number: Any) -> PyTree:
-        stored = self._stored[int(number)]
-        return stored if self._view is None else self._view(stored)
+    def _read(self, ids: Int[np.ndarray, "p"]) -> list[Any]:
+        stored = (self._stored[int(number)] for number in ids)
+        return [one if self._view is None else self._view(one) for one in stored]
+
+
+class _Pieces:
+    """Ids in parts of batches, each of which a thread reads in one go."""
+
+    def __init__(self, ids: Int[np.ndarray, "n"], size: int):
+        self._ids, self._size = ids, size
+        self.of_batch = -(-size // PIECE)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self._ids), self._size)
+        return whole * self.of_batch + -(-rest // PIECE)
+
+    def __getitem__(self, number: int) -> Int[np.ndarray, "p"]:
+        batch, piece = divmod(int(number), self.of_batch)
+        start = batch * self._size
+        end = min(start + (piece + 1) * PIECE, start + self._size)
+        return self._ids[start + piece * PIECE : end]
+
+
+def _batches(read: Iterator[list[Any]], of_batch: int) -> Iterator[PyTree]:
+    """Batches of inputs, of so many pieces each."""
+    while pieces := list(itertools.islice(read, of_batch)):
+        yield _stacked(list(itertools.chain.from_iterable(pieces)))
 
 
 def _stacked(inputs: Any) -> PyTree:

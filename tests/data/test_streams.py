@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from otrw_jax.data.streams import Stream
+from otrw_jax.data.streams import PIECE, Stream
 
 VALUES = np.arange(40, dtype=np.float32).reshape(20, 2)
 IDS = np.random.default_rng(0).permutation(20)[:17]
@@ -26,6 +26,14 @@ def test_batches_are_those_of_the_ids_in_their_order(threads, tmp_path):
     np.testing.assert_array_equal(np.concatenate(found), VALUES[IDS])
 
 
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 17, 99])
+def test_batches_of_any_size_are_whole(size):
+    found = read(Stream(VALUES, threads=2), size=size)
+    whole, rest = divmod(17, size)
+    assert [len(one) for one in found] == [size] * whole + [rest] * (rest > 0)
+    np.testing.assert_array_equal(np.concatenate(found), VALUES[IDS])
+
+
 def test_views_and_pytrees():
     stream = Stream(VALUES, lambda row: {"sum": row.sum(), "row": row[:1]})
     (found,) = read(stream, size=17)
@@ -38,7 +46,7 @@ def test_a_view_may_be_read_before_it_is_asked_for_but_no_further_than_said():
     stream = Stream(VALUES, lambda row: seen.append(1) or row, threads=2, ahead=1)
     with stream.batches(np.arange(20), 4) as batches:
         next(batches)
-        assert len(seen) <= 4 + 4 + 1
+        assert len(seen) <= 4 + (2 + 1) * PIECE
 
 
 def test_threads_end_with_what_was_opened():

@@ -73,21 +73,20 @@ def read_square(
     pixels = decode(content) if decode is not None else None
     if pixels is None:
         image = _decoded(path, content)
-        if crop == "center":
-            left, top, least = _middle(*image.size)
-            image = image.crop((left, top, left + least, top + least))
+        image = image.crop(_middle(*image.size)) if crop == "center" else image
     else:
-        if crop == "center":  # Before what is not needed is copied.
-            left, top, least = _middle(pixels.shape[1], pixels.shape[0])
-            pixels = pixels[top : top + least, left : left + least]
+        if crop == "center":  # What is cut off is not copied.
+            left, top, right, bottom = _middle(pixels.shape[1], pixels.shape[0])
+            pixels = pixels[top:bottom, left:right]
         image = Image.fromarray(pixels)
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _middle(width: int, height: int) -> tuple[int, int, int]:
-    """Left, top and side of the largest square in the middle."""
+def _middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the largest square in the middle."""
     least = min(width, height)
-    return (width - least) // 2, (height - least) // 2, least
+    left, top = (width - least) // 2, (height - least) // 2
+    return left, top, left + least, top + least
 
 
 def checked(path: str | os.PathLike) -> str:
