@@ -1,6 +1,6 @@
 """Predictions of a network over a data set, gathered into the statistics that metrics need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from otrw_jax.methods.base import Examples, global_sum
 from otrw_jax.models.model import Model, predict
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.seeds import stack, unstack
+from otrw_jax.training.streaming import Inputs, placed_batches
 
 
 class LogitsNotFiniteError(ArithmeticError):
@@ -50,10 +51,13 @@ def make_evaluator(
         correct: a map of the logits of all examples of a set, before they are judged.
 
     Returns:
-        `(variables, examples) -> Statistics`, the examples as they are stored.
+        `(variables, examples) -> Statistics`, the examples as they are stored; their inputs may
+        stay on the disk (`otrw_jax.training.streaming.Inputs`), of which each process reads its
+        part.
 
     Raises:
-        ValueError: (from the evaluation) labels of no class, or logits of other classes.
+        ValueError: (from the evaluation) labels of no class, logits of other classes, or another
+            number of labels than of inputs that are streamed.
         LogitsNotFiniteError: (from the evaluation) logits whose softmax is not finite.
     """
     devices = devices or pick_devices()
@@ -82,18 +86,46 @@ def make_evaluator(
         check_labels("evaluation", examples.labels.reshape(-1), num_classes)
         count = examples.labels.shape[-1]
         size = -(-min(batch_size, count) // devices.total) * devices.total
+        places = np.arange(-(-count // size) * size).reshape(-1, size)
         total = None
-        for at in range(0, count, size):
-            rows = np.minimum(np.arange(at, at + size), count - 1)
-            mask = jnp.asarray(np.arange(at, at + size) < count)
+        for at, inputs in zip(
+            places, _shared(examples, np.minimum(places, count - 1), devices), strict=True
+        ):
+            rows = np.minimum(at, count - 1)
             taken = (slice(None), rows) if stacked else rows
-            batch = examples.inputs[taken], examples.labels[taken], mask
+            batch = examples.labels[taken], jnp.asarray(at < count)
             function = own if stacked else shared
-            part = function(variables, *map(devices.share, batch))
+            part = function(variables, inputs, *map(devices.share, batch))
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         return _checked(total, count)
 
     return evaluate
+
+
+def _shared(examples: Examples, rows: Int[np.ndarray, "s b"], devices: Devices) -> Iterator[PyTree]:
+    """The inputs of each batch on the devices; those on the disk are read ahead."""
+    if isinstance(examples.inputs, Inputs):
+        _check_streamed(examples)
+        own = devices.own(rows, axis=1)
+        yield from placed_batches(
+            examples.inputs,
+            own.reshape(-1),
+            own.shape[1],
+            lambda batch: jax.tree.map(devices.share_own, batch),
+        )
+        return
+    stacked = examples.labels.ndim == 2
+    for batch in rows:
+        yield devices.share(examples.inputs[(slice(None), batch) if stacked else batch])
+
+
+def _check_streamed(examples: Examples) -> None:
+    inputs, labels = len(examples.inputs), examples.labels.shape[-1]
+    if inputs != labels:
+        raise ValueError(
+            f"evaluation: there are {inputs} streamed inputs and {labels} labels; give each "
+            "example one of both."
+        )
 
 
 def _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct):
@@ -111,12 +143,15 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
         )
 
     def evaluate(variables, examples):
-        check_examples("evaluation", examples.inputs, examples.labels, num_classes)
         count = examples.labels.shape[0]
-        parts = [
-            logits_of(variables, examples.inputs[at : at + batch_size])
-            for at in range(0, count, batch_size)
-        ]
+        if isinstance(examples.inputs, Inputs):
+            check_labels("evaluation", examples.labels, num_classes)
+            _check_streamed(examples)
+            batches = placed_batches(examples.inputs, np.arange(count), batch_size, jax.device_put)
+        else:
+            check_examples("evaluation", examples.inputs, examples.labels, num_classes)
+            batches = (examples.inputs[at : at + batch_size] for at in range(0, count, batch_size))
+        parts = [logits_of(variables, inputs) for inputs in batches]
         return _checked(judged(jnp.concatenate(parts), examples.labels), count)
 
     def evaluate_together(variables, examples):

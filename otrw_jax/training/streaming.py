@@ -4,7 +4,7 @@ import collections
 import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ AHEAD = 2
 """Calls of the device whose inputs lie on it before their turn."""
 
 
+@runtime_checkable
 class Inputs(Protocol):
     """Stored inputs of examples, on the disk, such as `otrw_jax.data.streams.Stream`."""
 

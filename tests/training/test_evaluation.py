@@ -1,10 +1,13 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from otrw_jax import metrics
+from otrw_jax.data.streams import Stream
 from otrw_jax.methods.base import Examples
 from otrw_jax.models.model import Model
+from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.evaluation import LogitsNotFiniteError, make_evaluator
 from otrw_jax.training.seeds import stack
 
@@ -54,6 +57,21 @@ def test_a_padded_last_batch_does_not_count(batch_size):
     np.testing.assert_allclose(
         bins.confidence, np.bincount(where, confidence, minlength=15), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("correct", [None, lambda logits: logits - logits.mean(0, keepdims=True)])
+def test_inputs_on_the_disk_are_judged_alike(count, correct, tmp_path):
+    variables, examples, _ = make_problem(11)
+    np.save(tmp_path / "inputs.npy", examples.inputs)
+    stream = Stream(np.load(tmp_path / "inputs.npy", mmap_mode="r"), threads=2)
+    devices = pick_devices(count)
+    evaluate = make_evaluator(linear_model(), prepare, K, 4, devices, correct=correct)
+    found = evaluate(variables, examples._replace(inputs=stream))
+    for a, b in zip(*map(jax.tree.leaves, (found, evaluate(variables, examples))), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="evaluation: there are 11 streamed inputs and 10 labels"):
+        evaluate(variables, Examples(stream, examples.labels[:-1]))
 
 
 def test_the_network_is_in_evaluation_mode_and_compiled_once():
