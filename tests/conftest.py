@@ -54,12 +54,14 @@ SLOW = (
     "models/weights/",
     "ot/test_newton.py",
     "training/test_checkpoints.py",
+    "training/test_streaming.py",
     "test_compilations.py",
     "test_imports.py",
     "test_layouts.py",
     "test_packaging.py",
     "test_sklearn.py",
     "test_soak.py",
+    "test_streaming_page.py",
     "test_weights_elsewhere.py",
 )
 
