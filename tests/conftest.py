@@ -49,6 +49,7 @@ SLOW = (
     "models/backbones/test_pointnet2.py",
     "models/backbones/test_resnet_cifar.py",
     "models/test_other_libraries.py",
+    "training/fitting/",
     "training/test_checkpoints.py",
     "test_compilations.py",
     "test_imports.py",
