@@ -29,8 +29,9 @@ def main(argv: list[str]) -> None:
     restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value or "")
     name = ""
     if ON.value:
-        place = pathlib.Path(ON.value)
-        examples, name = examples_at(restored, place), f"_{place.resolve().stem}"
+        place = pathlib.Path(ON.value).resolve()
+        examples = examples_at(restored, place)
+        name = f"_{place.name if place.is_dir() else place.stem}"
         prepared = restored.prepared._replace(test=examples, held_out=None)
         restored = restored._replace(prepared=prepared)
     program, prepared = restored.program, restored.prepared
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
     evaluation = {
         "checkpoint": restored.number,
         "stage": restored.stage.name,
-        **({"on": str(place.resolve())} if ON.value else {}),
+        **({"on": str(place)} if ON.value else {}),
         "fingerprint": prepared.split.fingerprint,
         **{n: summary(part, prepared, program.config.shots) for n, part in found.items()},
         "per_class_accuracy": [
