@@ -51,6 +51,7 @@ SLOW = (
     "models/test_other_libraries.py",
     "models/weights/",
     "ot/test_newton.py",
+    "training/fitting/",
     "training/test_checkpoints.py",
     "test_compilations.py",
     "test_imports.py",
