@@ -20,8 +20,8 @@ TRANSDUCTIVE = ("ot_correction",)
 def best_stages(name: str, records: list[dict]) -> list[str]:
     """A sentence for each column in which stages with and without OT weights have been run.
 
-    The best of both kinds is the one with the least mean error on the held-out part, over the
-    seeds that all have; the test errors of these two are compared.
+    The best of both kinds is the one with the least mean error on the held-out part, of those that
+    have been run on all seeds; the test errors of these two are compared.
 
     Args:
         name: of the table.
@@ -46,11 +46,11 @@ def _sentence(name: str, records: list[dict], column: Column) -> str:
         on_cross_entropy = of.second is not None and of.first == RECIPES["ce"].first
         if on_cross_entropy and recipe not in (*SAME_EPOCHS, *TRANSDUCTIVE):
             kinds[of.preset is not None][row] = runs
+    seeds = sorted(set().union(*(runs for kind in kinds.values() for runs in kind.values())))
+    for kind in kinds.values():
+        for row in [row for row, runs in kind.items() if len(runs) < len(seeds)]:
+            del kind[row]
     if not kinds[True] or len(kinds[False]) < LEAST:
-        return ""
-    shared = (set(runs) for runs in (kinds[True] | kinds[False]).values())
-    seeds = sorted(set.intersection(*shared))
-    if not seeds:
         return ""
     weighted, plain = (_least(kinds[kind], seeds) for kind in (True, False))
     differences = np.array(
