@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.documents.findings import chosen, columns_with, protocol_of
+from experiments.documents.findings import chosen, protocol_of
 from experiments.documents.markdown import spread
 from experiments.documents.paired import SAME_EPOCHS, verdict
 from experiments.recipes import RECIPES
-from experiments.studies.published import Column
 from experiments.studies.tables import TABLES
 
 LEAST = 4
@@ -18,7 +17,7 @@ TRANSDUCTIVE = ("ot_correction",)
 
 
 def best_stages(name: str, records: list[dict]) -> list[str]:
-    """A sentence for each column in which stages with and without OT weights have been run.
+    """A sentence for each setting in which stages with and without OT weights have been run.
 
     The best of both kinds is the one with the least mean error on the held-out part, of those that
     have been run on all seeds; the test errors of these two are compared.
@@ -27,17 +26,21 @@ def best_stages(name: str, records: list[dict]) -> list[str]:
         name: of the table.
         records: of its runs; those that changed the protocol do not count.
     """
-    columns = [column for column in columns_with(name, records) if not column.of_classes]
-    lines = [line for column in columns if (line := _sentence(name, records, column))]
+    settings = sorted({_setting(record) for record in records}, key=lambda s: (*s[:2], -s[2]))
+    lines = [line for setting in settings if (line := _sentence(name, records, setting))]
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 
-def _sentence(name: str, records: list[dict], column: Column) -> str:
+def _setting(record: dict) -> tuple[str, str, float]:
+    """Protocol, data set and imbalance factor."""
+    return protocol_of(record), record["dataset"], round(record["imbalance_factor"], 2)
+
+
+def _sentence(name: str, records: list[dict], setting: tuple[str, str, float]) -> str:
     rows: dict[str, dict[int, dict]] = {}
     for record in records:
-        at = record["dataset"], round(record["imbalance_factor"], 2), protocol_of(record)
         told = not record["changes"] and record.get("held_out_error") is not None
-        if told and at == (*column[:2], column.protocol):
+        if told and _setting(record) == setting:
             rows.setdefault(record["row"], {})[record["seed"]] = record
     kinds: Mapping[bool, dict] = {True: {}, False: {}}
     for row, runs in rows.items():
@@ -56,10 +59,11 @@ def _sentence(name: str, records: list[dict], column: Column) -> str:
     differences = np.array(
         [chosen(rows[weighted][s])["error"] - chosen(rows[plain][s])["error"] for s in seeds]
     )
-    protocol = f" ({column.protocol})" if column.protocol != "paper" else ""
+    protocol, dataset, factor = setting
+    named = f"{dataset} ({protocol})" if protocol != "paper" else dataset
     return (
-        f"{column.dataset}{protocol} at {column.imbalance_factor:g}: of {len(kinds[True])} stages "
-        f"with OT weights the held-out part chooses `{weighted}`, of {len(kinds[False])} without "
+        f"{named} at {factor:g}: of {len(kinds[True])} stages with OT weights the "
+        f"held-out part chooses `{weighted}`, of {len(kinds[False])} without "
         f"`{plain}`; the first less the second, on the same networks seed by seed, "
         f"{spread(differences, 1, sign=True)} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''}): "
         f"{verdict(differences, least=True)}."
