@@ -1,4 +1,4 @@
-"""A folder or table of images as a TFDS dataset, whose records hold paths; nothing is re-encoded.
+"""Folders, tables, lists of images as TFDS datasets whose records hold paths, without re-encoding.
 
 All images are read once before anything is written. A record's number is its place in the list,
 so that the number of examples, and of their weights, is fixed before any of them has a number.
@@ -111,25 +111,51 @@ def load_image_folder(
         SourceError: as `list_images` and `make_image_list`; nothing has been written.
         OSError: the records cannot be written.
     """
-    listing, root = list_images(place), pathlib.Path(data_dir).expanduser()
-    name = _name(listing, test_share)
-    folder = root / NAME / name / str(ImageFolderBuilder.VERSION)
+    return load_listing(
+        list_images(place), data_dir, max_excluded=max_excluded, test_share=test_share, watch=watch
+    )
+
+
+def load_listing(
+    listing: Listing,
+    data_dir: str | os.PathLike,
+    *,
+    builder: type[ImageFolderBuilder] = ImageFolderBuilder,
+    max_excluded: int = 0,
+    test_share: float = 0.2,
+    watch: Watch | None = None,
+) -> ImageFolder:
+    """The images of a listing, as `load_image_folder` has those of a folder.
+
+    Args:
+        listing: of images that are yet to be read.
+        data_dir: as there, with the next.
+        builder: of the data set.
+        max_excluded: as there, with the next two.
+        test_share: as there.
+        watch: as there.
+
+    Raises:
+        SourceError: as `make_image_list`; nothing has been written.
+        OSError: the records cannot be written.
+    """
+    root, name = pathlib.Path(data_dir).expanduser(), _name(listing, test_share)
+    folder = root / builder.name / name / str(builder.VERSION)
     if not folder.exists():
         images = _read(listing, max_excluded, test_share, watch)
-        builder = ImageFolderBuilder(data_dir=root, config=_Config(name, images))
-        prepare(builder, folder, root, root)
-    builder = ImageFolderBuilder(data_dir=root, config=_Config(name))
-    metadata = builder.info.metadata
+        prepare(builder(data_dir=root, config=_Config(name, images)), folder, root, root)
+    written = builder(data_dir=root, config=_Config(name))
+    metadata = written.info.metadata
     if len(metadata["excluded"]) > max_excluded:
         _read(listing, max_excluded, test_share, watch)
     paths, labels = {}, {}
-    for part in builder.info.splits:
-        source = builder.as_data_source(part)
+    for part in written.info.splits:
+        source = written.as_data_source(part)
         records = source.__getitems__(range(len(source)))
         paths[part] = tuple(listing.root / record["path"].decode() for record in records)
         labels[part] = np.array([record["label"] for record in records], np.int32)
     notes = (*metadata["notes"], *_of_excluded(metadata["excluded"]))
-    names = tuple(builder.info.features["label"].names)
+    names = tuple(written.info.features["label"].names)
     return ImageFolder(paths, labels, names, metadata["fingerprint"], notes)
 
 
@@ -142,6 +168,8 @@ def _of_excluded(excluded: list[str]) -> Iterator[str]:
 def _name(listing: Listing, test_share: float) -> str:
     """Changes with paths, classes, parts, and the files' sizes and times."""
     digest = hashlib.sha256(repr((test_share, listing.strays)).encode())
+    if listing.class_names is not None:
+        digest.update(repr(listing.class_names).encode())
     for image in listing.images:
         try:
             status = (listing.root / image.path).stat()
