@@ -27,7 +27,7 @@ def computed_once(path: pathlib.Path, compute: Callable[[bool], Arrays]) -> Arra
     """
     if path.exists():
         return _kept(path)
-    with _turn(path) as in_order:
+    with turn(path) as in_order:
         if path.exists():
             return _kept(path)
         arrays = compute(in_order)
@@ -36,7 +36,7 @@ def computed_once(path: pathlib.Path, compute: Callable[[bool], Arrays]) -> Arra
 
 
 @contextlib.contextmanager
-def _turn(path: pathlib.Path) -> Iterator[bool]:
+def turn(path: pathlib.Path) -> Iterator[bool]:
     """Waits while another process computes what a path is to hold.
 
     Gives whether others wait in turn; where nothing can be written, none does.

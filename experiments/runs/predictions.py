@@ -25,6 +25,7 @@ from otrw_jax.extras import brought_by
 from otrw_jax.files import replacing
 
 CLASSIFIER = ".zip"
+VIEW = ("side", "crop", "resize")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -127,8 +128,8 @@ def write_classifier(path: pathlib.Path, restored: Restored) -> dict:
     made = export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
     about = {
         "classes": list(source.dataset.class_names),
-        "side": side,
-        "crop": config.encoder.crop,
+        # How images come to this side.
+        **{name: config.encoder[name] for name in VIEW if name in config.encoder},
         "recipe": config.recipe,
         "epoch": restored.number,
         "fingerprint": restored.prepared.split.fingerprint,

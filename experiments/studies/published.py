@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import NamedTuple
 
+from experiments.configs.kinds import LISTED
+
 PAPER = pathlib.Path(__file__).parents[2] / "results" / "paper.json"
 
 
@@ -57,7 +59,9 @@ def error_of(table: str, row: str, column: Column) -> float | None:
 
 
 def _column(text: str) -> Column:
-    """A column, of `cifar10_lt/100`, `sst2/1000:20`, or `modelnet10/4:100 CA`."""
+    """A column, of `cifar10_lt/100`, `sst2/1000:20`, `modelnet10/4:100 CA` or `places_lt`."""
+    if text in LISTED:
+        return Column(text, LISTED[text])
     dataset, _, setting = text.partition("/")
     setting, _, metric = setting.partition(" ")
     sizes = [float(size) for size in setting.split(":")]
