@@ -117,13 +117,14 @@ def get_config(arguments: str = "") -> ConfigDict:
     paper = epochs_ot, batch_ot, sgd(rate_ot, weight_decay=decay_ot)
     config.stage2 = second_stages(
         2,
-        head_stage(epochs, *head, 1),
+        # The inputs are features: no copies of them are kept beside.
+        head_stage(epochs, *head, 0),
         {
-            "otrw_paper": ot_stage(*paper, weights, 1),
-            "otrw_net": ot_stage(*paper, weights, 1),
+            "otrw_paper": ot_stage(*paper, weights),
+            "otrw_net": ot_stage(*paper, weights),
             "otrw_released": ot_stage(*paper, sgd(rate_of_weights, momentum=0.0)),
-            "otrw_global": ot_stage(epochs, *head, weights, 1),
-            "otrw_global_sampling": ot_stage(epochs, *head, weights, 1),
+            "otrw_global": ot_stage(epochs, *head, weights),
+            "otrw_global_sampling": ot_stage(epochs, *head, weights),
         },
     )
     config.stage2.otrw_released.choices.label_weight = None

@@ -4,7 +4,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 
 import jax
@@ -73,7 +73,7 @@ class FileEncoder:
 
     def blocks(
         self, paths: Sequence[pathlib.Path], start: int = 0
-    ) -> Iterator[Float[np.ndarray, "b d"]]:
+    ) -> Generator[Float[np.ndarray, "b d"]]:
         """Features of the files from a place on, in blocks; further files are read meanwhile.
 
         Raises:

@@ -7,7 +7,8 @@ same file cut off; a further call goes on from the rows that are there.
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.lib import format as npy
 from experiments.program.keeping import turn
 from otrw_jax.files import writing
 
-Blocks = Callable[[str, int], Iterator[Float[np.ndarray, "b d"]]]
+Blocks = Callable[[str, int], Generator[Float[np.ndarray, "b d"]]]
 """From a part and the number of its first row that is wanted to the rows from there, in blocks."""
 
 
@@ -57,14 +58,14 @@ def kept_rows(
                 }
             for part, path in paths.items():
                 if not path.exists():
-                    _write(path, sizes[part], lambda at, of=part: blocks(of, at), batch, dtype)
+                    _write(path, sizes[part], partial(blocks, part), batch, dtype)
     return {part: np.load(path, mmap_mode="r") for part, path in paths.items()}
 
 
 def _write(
     path: pathlib.Path,
     size: int,
-    blocks: Callable[[int], Iterator[np.ndarray]],
+    blocks: Callable[[int], Generator[np.ndarray]],
     batch: int,
     dtype: str,
 ) -> None:
