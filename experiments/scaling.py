@@ -28,16 +28,15 @@ ENCODE = flags.DEFINE_bool("encode", True, "Whether the extraction is timed.")
 def main(argv: list[str]) -> None:
     """Prints the tables, and writes them into a document."""
     del argv
-    name, text = "scaling", ""
     if TABLES.value:
         _check()
-        name = "large_sets"
-        text = large_sets.report(TABLES.value, ROWS.value, MADE.value, ENCODE.value)
+        texts = large_sets.report(TABLES.value, ROWS.value, MADE.value, ENCODE.value)
     else:
-        text = "\n\n".join([traffic(PER_DEVICE.value), memory()])
-    print(text)
-    if MARKDOWN.value:
-        rewrite(MARKDOWN.value, text, name)
+        texts = {"scaling": "\n\n".join([traffic(PER_DEVICE.value), memory()])}
+    print("\n\n".join(texts.values()))
+    for name, text in texts.items():
+        if MARKDOWN.value:
+            rewrite(MARKDOWN.value, text, name)
 
 
 def _check() -> None:

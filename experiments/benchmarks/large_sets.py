@@ -87,8 +87,8 @@ class MadeSource(FeatureSource):
         return FeatureSet(parts, tuple(map(str, labels)), ()), "made"
 
 
-def report(names: list[str], rows: list[str], examples: int, encode: bool) -> str:
-    """The text of what is measured.
+def report(names: list[str], rows: list[str], examples: int, encode: bool) -> dict[str, str]:
+    """The texts of what is measured, by table; that of the extraction is `extraction`.
 
     Args:
         names: of tables.
@@ -96,13 +96,13 @@ def report(names: list[str], rows: list[str], examples: int, encode: bool) -> st
         examples: that an epoch has which is timed.
         encode: whether the extraction is timed too.
     """
-    parts = [f"Device: {device_name()}; {cores()} cores decode."]
+    parts = {}
     if encode:
-        parts.append(_extraction([TABLES[name].dataset for name in names]))
+        parts["extraction"] = _extraction([TABLES[name].dataset for name in names])
     for name in names:
         chosen = rows or [row for row, about in TABLES[name].rows.items() if about.paper]
-        parts.append(_table(name, chosen, examples))
-    return "\n\n".join(parts)
+        parts[name] = _table(name, chosen, examples)
+    return {name: f"{text}\n\nDevice: {device_name()}." for name, text in parts.items()}
 
 
 def _extraction(datasets: list[str]) -> str:
@@ -127,8 +127,8 @@ def _extraction(datasets: list[str]) -> str:
     return "\n\n".join(
         [
             f"Extraction, once. Decoded are JPEGs of {PHOTO[1]}×{PHOTO[0]}, while others are "
-            "encoded: the hours are those of the slower of the two. The first check of all files "
-            "decodes each once more.",
+            f"encoded, here by {cores()} cores: the hours are those of the slower of the two. The "
+            "first check of all files decodes each once more.",
             table([*header, "hours", "features on the disk"], lines),
         ]
     )

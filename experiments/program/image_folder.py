@@ -15,7 +15,7 @@ from rich.progress import track
 
 from experiments.configs.kinds import LISTED
 from experiments.program.features import FeatureSource
-from experiments.program.kept_rows import kept_rows
+from experiments.program.keeping import kept_rows
 from otrw_jax.data.builders.image_files import read_middle, read_square, without_warnings
 from otrw_jax.data.builders.image_folder import THREADS, ImageFolder, load_image_folder
 from otrw_jax.data.builders.long_tailed import load_long_tailed

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from experiments.configs.kinds import LISTED
 from experiments.recipes import RECIPES
 from experiments.studies import published, rates
-from experiments.studies.published import Column
+from experiments.studies.published import IN_LARGE, IN_TABLE1, IN_TABLE5, IN_TABLE12, Column
 
 NOTE_CIFAR = """\
 Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
@@ -84,73 +84,6 @@ class Table(NamedTuple):
     imbalance_factor: float
     paper: str | None = None
     note: str = NOTE_CIFAR
-
-
-IN_TABLE1 = {
-    "ce": "CE",
-    "focal": "Focal",
-    "cb_ce": "CB-CE",
-    "cb_focal": "CB-Focal",
-    "ldam": "LDAM",
-    "ldam_drw": "LDAM-DRW",
-    "l2rw": "L2RW",
-    "mwn": "Meta-Weight-Net",
-    "mcw_ce": "Meta-class-weight CE",
-    "mcw_focal": "Meta-class-weight Focal",
-    "mcw_ldam": "Meta-class-weight LDAM",
-    "metasaug_ce": "MetaSAug CE",
-    "metasaug_focal": "MetaSAug Focal",
-    "metasaug_ldam": "MetaSAug LDAM",
-    "ib": "IB",
-    "ib_cb": "IB + CB",
-    "ib_focal": "IB + Focal",
-    "bbn": "BBN",
-    "otrw_paper": "OT weight vector",
-    "otrw_released": "OT weight vector",
-    "otrw_global": "OT weight vector",
-    "otrw_global_sampling": "OT weight vector",
-}
-"""Recipe to its row in the paper's table 1; every reading of the method stands beside its one."""
-
-IN_TABLE5 = {
-    "ce": "Fine-tuned BERT + CE",
-    "proportion": "Proportion (inverse class frequency)",
-    "ldam_drw": "LDAM-DRW",
-    "hu": "Hu et al.",
-    "logit_adjustment": "Logit adjustment",
-    "otrw_net": "OT weight net",
-}
-"""Recipe to its row in the paper's table 5."""
-
-IN_TABLE12 = {
-    "ce": "PointNet++",
-    "focal": "Focal",
-    "ldam_drw": "LDAM-DRW",
-    "logit_adjustment": "Logit adjustment",
-    "otrw_paper": "OT weight vector",
-}
-"""Recipe to its row in the paper's table 12."""
-
-
-IN_LARGE = {
-    "ce": "CE",
-    "focal": "Focal",
-    "cb_ce": "CB-CE",
-    "ldam": "LDAM",
-    "ldam_drw": "LDAM-DRW",
-    "oltr": "OLTR",
-    "crt": "cRT",
-    "lws": "LWS",
-    "mcw_ce": "Meta-class-weight CE",
-    "balanced_meta_softmax": "Balanced meta-softmax",
-    "disalign": "DisAlign",
-    "metasaug_ce": "MetaSAug CE",
-    "otrw_paper": "OT weight vector",
-    "otrw_released": "OT weight vector",
-    "otrw_global": "OT weight vector",
-    "otrw_global_sampling": "OT weight vector",
-}
-"""Recipe to its row in the paper's tables 3, 4 and 6, where these have it."""
 
 
 def _rows(paper: Mapping[str, str]) -> dict[str, Row]:

@@ -53,10 +53,10 @@ def test_the_text_goes_between_its_markers(monkeypatch, tmp_path, capsys):
     )
     monkeypatch.setattr(large_sets, "encode_seconds", lambda name, side: 0.01)
     page = tmp_path / "page.md"
-    page.write_text("# Large\n\n<!-- large_sets:begin -->\n<!-- large_sets:end -->\n\nEnd\n")
+    page.write_text("# Large\n\n<!-- table3:begin -->\n<!-- table3:end -->\n\nEnd\n")
     assert call(monkeypatch, "--tables=table3", "--rows=ce", f"--markdown={page}") is None
     text = page.read_text()
-    assert text.startswith("# Large") and text.endswith("End\n")
+    assert text.startswith("# Large") and text.endswith("<!-- extraction:end -->\n")
     row = next(line for line in text.splitlines() if "`ce`" in line)
     assert [c.strip() for c in row.split("|")[2:5]] == ["stage1", "3", "244"] and "1 GB" in row
     (extraction,) = (line for line in text.splitlines() if line.startswith("| Places-LT"))

@@ -5,8 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.program.keeping import turn
-from experiments.program.kept_rows import kept_rows
+from experiments.program.keeping import _turn, kept_rows
 
 BATCH, BLOCK, WIDTH = 4, 8, 3
 SIZES = {"train": 37, "test": 5}
@@ -96,7 +95,7 @@ def test_where_nothing_can_be_written_they_are_computed_all_the_same(tmp_path, c
 
 def test_others_wait_and_compute_nothing(tmp_path, capsys):
     waiting, computed, found = threading.Event(), Computed(), []
-    with turn(tmp_path / "a"):
+    with _turn(tmp_path / "a"):
         other = threading.Thread(
             target=lambda: (waiting.set(), found.append(rows(tmp_path / "a", computed)))
         )
@@ -109,6 +108,17 @@ def test_others_wait_and_compute_nothing(tmp_path, capsys):
     other.join()
     assert computed.given == 0
     np.testing.assert_array_equal(found[0]["test"], whole["test"])
+
+
+@pytest.mark.parametrize("value", [1e5, np.nan])
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_is_not_finite_is_refused(tmp_path, value, writable):
+    def large(part, start):
+        yield np.full((SIZES[part], WIDTH), value, np.float32)
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="features are not finite as float16; take other weights"):
+        rows(tmp_path / ("a" if writable else "file/a"), large)
 
 
 def test_fewer_rows_than_there_are_to_be_are_refused(tmp_path):
