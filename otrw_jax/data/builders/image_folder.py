@@ -5,6 +5,7 @@ so that the number of examples, and of their weights, is fixed before any of the
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import os
 import pathlib
@@ -144,22 +145,44 @@ def load_listing(
     if not folder.exists():
         images = _read(listing, max_excluded, test_share, watch)
         prepare(builder(data_dir=root, config=_Config(name, images)), folder, root, root)
-    written = builder(data_dir=root, config=_Config(name))
-    metadata = written.info.metadata
-    if len(metadata["excluded"]) > max_excluded:
+    written = _records(builder, root, name)
+    if len(written.excluded) > max_excluded:
         _read(listing, max_excluded, test_share, watch)
+    paths = {
+        part: tuple(listing.root / path for path in found) for part, found in written.paths.items()
+    }
+    notes = (*written.notes, *_of_excluded(written.excluded))
+    return ImageFolder(paths, written.labels, written.class_names, written.fingerprint, notes)
+
+
+class _Written(NamedTuple):
+    """What the records of a listing say, its paths from the listing's folder on."""
+
+    paths: dict[str, tuple[str, ...]]
+    labels: dict[str, Int32[np.ndarray, "n"]]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def _records(builder: type[ImageFolderBuilder], root: pathlib.Path, name: str) -> _Written:
+    """Reads records; in a process once, since of a large set it takes long."""
+    written = builder(data_dir=root, config=_Config(name))
     paths, labels = {}, {}
     for part in written.info.splits:
         source = written.as_data_source(part)
         records = source.__getitems__(range(len(source)))
-        paths[part] = tuple(listing.root / record["path"].decode() for record in records)
+        paths[part] = tuple(record["path"].decode() for record in records)
         labels[part] = np.array([record["label"] for record in records], np.int32)
-    notes = (*metadata["notes"], *_of_excluded(metadata["excluded"]))
-    names = tuple(written.info.features["label"].names)
-    return ImageFolder(paths, labels, names, metadata["fingerprint"], notes)
+        labels[part].setflags(write=False)  # They are shared.
+    about, names = written.info.metadata, tuple(written.info.features["label"].names)
+    decided = tuple(about["notes"]), tuple(about["excluded"])
+    return _Written(paths, labels, names, about["fingerprint"], *decided)
 
 
-def _of_excluded(excluded: list[str]) -> Iterator[str]:
+def _of_excluded(excluded: tuple[str, ...]) -> Iterator[str]:
     if excluded:
         more = "; …" if len(excluded) > 10 else ""
         yield f"files left out: {len(excluded)} ({'; '.join(excluded[:10])}{more})."
@@ -172,7 +195,7 @@ def _name(listing: Listing, test_share: float) -> str:
         digest.update(repr(listing.class_names).encode())
     for image in listing.images:
         try:
-            status = (listing.root / image.path).stat()
+            status = os.stat(os.path.join(listing.root, image.path))
             state = status.st_size, status.st_mtime_ns
         except OSError:
             state = None

@@ -198,7 +198,7 @@ def _class_names(
 ) -> tuple[str, ...]:
     folders: list[set[tuple[str, ...]]] = [set() for _ in range(classes)]
     for path, label in rows:
-        folders[label].add(pathlib.PurePosixPath(path).parent.parts)
+        folders[label].add(tuple(path.split("/")[:-1]))
     of_class = [next(iter(found)) for found in folders]
     if all(len(found) == 1 for found in folders) and len(set(of_class)) == classes > 1:
         ends = zip(min(of_class), max(of_class), strict=False)
@@ -212,13 +212,12 @@ def _class_names(
 
 def _paths(root: pathlib.Path, rows: Sequence[tuple[str, int]]) -> Iterator[str]:
     """Where each file lies, from the root on; one that is nowhere is left to be told of."""
-    counts = Counter(pathlib.PurePosixPath(path).name for path, _ in rows)
-    unique = len(counts) == len(rows)
+    unique = len({path.rpartition("/")[2] for path, _ in rows}) == len(rows)
     for path, _ in rows:
-        parts = pathlib.PurePosixPath(path).parts
-        flat = "/".join((parts[0], parts[-1]))
-        elsewhere = unique and len(parts) > 2 and not (root / path).exists()
-        yield flat if elsewhere and (root / flat).exists() else path
+        top, *between, last = path.split("/")
+        elsewhere = unique and between and not os.path.exists(os.path.join(root, path))
+        flat = f"{top}/{last}"
+        yield flat if elsewhere and os.path.exists(os.path.join(root, flat)) else path
 
 
 def _notes(published: Published, rows: Mapping[str, list], classes: int) -> Iterator[str]:
