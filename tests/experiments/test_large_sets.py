@@ -15,6 +15,7 @@ from experiments import reproduce
 from experiments.configs import large_sets
 from experiments.configs.checks.fields import check_config
 from experiments.configs.kinds import IMAGE_FOLDERS, LISTED
+from experiments.configs.overrides import check_overrides
 from experiments.documents.results import document
 from experiments.program import image_folder
 from experiments.program.experiment import Experiment
@@ -265,6 +266,14 @@ def test_a_row_of_reduced_prototypes_is_the_paper_s():
     assert (choices.measure, choices.measure_size) == ("random_prototypes", 100)
     with pytest.raises(ValueError, match=r"factor=100\.0: the lists of imagenet_lt have 256"):
         row_config(table.rows["ce"], table.dataset, 100.0, {})
+
+
+def test_another_set_has_fields_of_its_own():
+    file = "experiments/configs/large_sets.py"
+    config = large_sets.get_config()
+    config.data.name = "places_lt"
+    with pytest.raises(ValueError, match=rf"give --config={file}:dataset=places_lt\."):
+        check_overrides(config, file, {"data.name": "places_lt"})
 
 
 def test_what_is_none_of_the_three():
