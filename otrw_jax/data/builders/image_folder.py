@@ -145,7 +145,7 @@ def load_listing(
     if not folder.exists():
         images = _read(listing, max_excluded, test_share, watch)
         prepare(builder(data_dir=root, config=_Config(name, images)), folder, root, root)
-    written = _records(builder, root, name)
+    written = _records(builder, root, name)  # type: ignore[arg-type]  # A class has a hash.
     if len(written.excluded) > max_excluded:
         _read(listing, max_excluded, test_share, watch)
     paths = {
