@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from experiments.benchmarks import encoder, epoch, precision, seeds, start, step
+from experiments.benchmarks import encoder, epoch, fused, precision, seeds, start, step
 from experiments.benchmarks import machine as measured
 from experiments.benchmarks.solver import autograd as published
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
@@ -35,6 +35,7 @@ SECTIONS = {
     "seeds": seeds,
     "precision": precision,
     "encoder": encoder,
+    "fused": fused,
     "start": start,
 }
 NEED_PYTORCH = ("published", "epoch")

@@ -19,6 +19,7 @@ from rich.console import Console
 from experiments.cli import CONFIG, RECORDS, WORKDIR, run_app
 from experiments.configs.checks.fields import check_config
 from experiments.configs.checks.relations import check_controls
+from experiments.configs.overrides import run_config
 from experiments.documents.controls import shown_table
 from experiments.program.experiment import Experiment
 from experiments.runs.identity import factor_of, flatten
@@ -27,14 +28,15 @@ from experiments.runs.open_run import Run
 from experiments.runs.provenance import provenance
 from experiments.runs.restoring import restore_first
 from experiments.runs.training import train_together
-from experiments.studies.cells import ControlCells
+from experiments.studies.cells import FOLLOWED, ControlCells
 from experiments.studies.records import append
 
 
 def main(argv: list[str]) -> None:
     """Trains first stages and all cells; prints the table and appends the record."""
     del argv
-    config = ConfigDict(CONFIG.value)
+    given = run_config(CONFIG, FOLLOWED)
+    config = ConfigDict(given)
     config.recipe = "ce"
     check_config(config)
     check_controls(config)
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> None:
     train_together(experiment, runs)
     first_seconds = time.perf_counter() - clock
     firsts = [restore_first(experiment, run) for run in runs]
-    cells = ControlCells(CONFIG.value, experiment.program(firsts[0][0]), seeds, firsts)
+    cells = ControlCells(given, experiment.program(firsts[0][0]), seeds, firsts)
     results: dict = {}
     for names, found in cells.run():
         results |= found

@@ -18,7 +18,7 @@ from absl import flags
 from rich.console import Console
 
 from experiments.cli import WORKDIR, run_app, seeds
-from experiments.configs.kinds import IMAGE_FOLDERS
+from experiments.configs.kinds import BY_COUNTS, IMAGE_FOLDERS
 from experiments.documents.demo import COLUMNS, differences, summary, table
 from experiments.documents.paired import same_epochs
 from experiments.pictures.drawing import draw
@@ -41,6 +41,10 @@ def main(argv: list[str]) -> None:
     """Trains every recipe on every seed, prints the tables, draws the pictures."""
     del argv
     clock, demo = time.perf_counter(), DEMOS[DATA.value]
+    if MANUAL_DIR.value and DATA.value not in BY_COUNTS:
+        raise ValueError(
+            f"--manual_dir={MANUAL_DIR.value} has no meaning for --data={DATA.value}; leave it out."
+        )
     workdir = pathlib.Path(WORKDIR.value or "runs/demo")
     chosen, place = seeds(demo.seeds), MANUAL_DIR.value
     if DATA.value in IMAGE_FOLDERS:

@@ -29,6 +29,8 @@ def main(argv: list[str]) -> None:
     """Writes the table."""
     if not argv[1:]:
         raise ValueError("no file is given; name image files, or a folder of them.")
+    if TABLE.value and TABLE.value.endswith(".parquet"):
+        raise ValueError(f"--table={TABLE.value}: predictions are written as CSV; name a .csv.")
     with contextlib.redirect_stdout(sys.stderr):
         restored = restore(pathlib.Path(WORKDIR.value), CHECKPOINT.value, DATA_DIR.value or "")
         made = predictions(restored, argv[1:], MAX_EXCLUDED.value)

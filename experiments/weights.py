@@ -25,6 +25,8 @@ MEASURE = flags.DEFINE_enum("measure", "prototype", ["prototype", "whole"], "Of 
 EPSILON = flags.DEFINE_float("epsilon", 0.1, "Entropic regularisation.", lower_bound=0)
 META_PER_CLASS = flags.DEFINE_integer("meta_per_class", 10, "Without a meta part.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of the meta set, and of learned weights.", lower_bound=0)
+OF_FOLDERS = (METHOD, COST, MEASURE, EPSILON, META_PER_CLASS, SEED)
+OF_RUNS = (CHECKPOINT, DATA_DIR)
 
 
 def main(argv: list[str]) -> None:
@@ -35,6 +37,10 @@ def main(argv: list[str]) -> None:
     path = pathlib.Path(TABLE.value)
     if (FOLDER.value is None) == (WORKDIR.value is None):
         raise ValueError("give one of --folder, of features, and --workdir, of a run.")
+    for flag in OF_FOLDERS if WORKDIR.value else OF_RUNS:
+        if flag.present:
+            way = "a run has its own" if WORKDIR.value else "it goes with --workdir"
+            raise ValueError(f"--{flag.name}={flag.value}: {way}; leave it out.")
     if WORKDIR.value:
         export_weights(path, restore(WORKDIR.value, CHECKPOINT.value, DATA_DIR.value or ""))
         print(f"written: {path}")

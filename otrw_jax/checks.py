@@ -27,6 +27,7 @@ def check_number(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    whole: bool = False,
 ) -> None:
     """Raises a ValueError where an argument is no number, not finite or outside its bounds.
 
@@ -37,12 +38,14 @@ def check_number(
         name: of the argument.
         value: the number.
         least, above, most, below: its bounds, the first and third included.
+        whole: whether it must be a whole number, of an integer type.
     """
     if callable(value) or isinstance(value, jax.core.Tracer):
         return
     real = isinstance(value, numbers.Real | np.ndarray | jax.Array) and np.ndim(value) == 0
     if (
         real
+        and (not whole or _is_whole(value))
         and math.isfinite(value)
         and (least is None or value >= least)
         and (above is None or value > above)
@@ -50,7 +53,15 @@ def check_number(
         and (below is None or value < below)
     ):
         return
-    raise ValueError(f"{where}: {name} is {value}; it must be {_range(least, above, most, below)}.")
+    wanted = _range(least, above, most, below, whole)
+    raise ValueError(f"{where}: {name} is {value}; it must be {wanted}.")
+
+
+def _is_whole(value) -> bool:
+    """Whether a number counts something: of an integer type, and no truth value."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return jnp.issubdtype(value.dtype, jnp.integer)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check_finite(where: str, name: str, values: AnyArray | Callable | None) -> None:
@@ -165,18 +176,25 @@ def class_counts(labels: Integer[AnyArray, "n"], num_classes: int) -> Int[Array,
     )
 
 
-def _range(least, above, most, below) -> str:
+def _range(least, above, most, below, whole) -> str:
     upper = most if below is None else below
     lower = least if above is None else above
     if upper is None:
         parts = [
             f"{least} or more" if least is not None else "",
             f"above {above}" if above is not None else "",
-            "finite",
+            "whole" if whole else "finite",
         ]
         return " and ".join(part for part in parts if part)
     low, high = "[" if above is None else "(", "]" if below is None else ")"
-    return f"in {low}{lower}, {upper}{high}"
+    return f"in {low}{lower}, {upper}{high}{' and whole' if whole else ''}"
+
+
+def some(names: Iterable[Any], most: int = 8, between: str = ", ") -> str:
+    """The first of some names, as a sentence has them, and how many more there are."""
+    texts = list(map(str, names))
+    more = f"{between}and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ def confusion_matrix(
         ValueError: the arguments are not vectors of one length, or one that is not traced holds
             something other than classes.
     """
-    check_number("confusion_matrix", "num_classes", num_classes, least=1)
+    check_number("confusion_matrix", "num_classes", num_classes, least=1, whole=True)
     check_shape("confusion_matrix", "predictions", predictions, (None,))
     labels, counted = _counted("confusion_matrix", labels, len(predictions), num_classes, mask)
     predictions, known = _counted(
@@ -143,7 +143,7 @@ def calibration_bins(
         ValueError: the shapes are not `[n k]`, `[n]` and `[n]`, a label that is not traced is of no
             class, or `num_bins` is less than 1.
     """
-    check_number("calibration_bins", "num_bins", num_bins, least=1)
+    check_number("calibration_bins", "num_bins", num_bins, least=1, whole=True)
     check_shape("calibration_bins", "logits", logits, (None, None))
     size, num_classes = logits.shape
     labels, counted = _counted("calibration_bins", labels, size, num_classes, mask)

@@ -78,7 +78,7 @@ def ot_correction(
             a positive sum, or `epsilon` or `iterations` is not positive.
     """
     check_number("ot_correction", "epsilon", epsilon, above=0)
-    check_number("ot_correction", "iterations", iterations, least=1)
+    check_number("ot_correction", "iterations", iterations, least=1, whole=True)
     check_shape("ot_correction", "logits", logits, (None, None))
     given, logits = logits, wide(logits)
     n, k = logits.shape

@@ -38,7 +38,7 @@ def class_power(num_classes: int, q: float) -> Sampler:
         ValueError: `q` is outside [0, 1]; (from the sampler) a label that is not traced is of no
             class. Traced ones of no class are never drawn.
     """
-    check_number("class_power", "num_classes", num_classes, least=1)
+    check_number("class_power", "num_classes", num_classes, least=1, whole=True)
     check_number("class_power", "q", q, least=0, most=1)
 
     def sampler(step, labels):
@@ -59,7 +59,7 @@ def progressive(num_classes: int, total_steps: int) -> Sampler:
     Raises:
         ValueError: `total_steps` is less than 1; (from the sampler) as that of `class_power`.
     """
-    check_number("progressive", "num_classes", num_classes, least=1)
+    check_number("progressive", "num_classes", num_classes, least=1, whole=True)
     check_number("progressive", "total_steps", total_steps, least=1)
 
     def sampler(step, labels):

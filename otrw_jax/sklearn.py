@@ -121,7 +121,7 @@ class OTReweightedClassifier(ClassifierMixin, BaseEstimator):
         if (X_meta is None) != (y_meta is None):
             raise ValueError(f"{type(self).__name__}: give both of X_meta and y_meta, or neither.")
         if X_meta is None:
-            self.meta_indices_ = _split_off(labels, self.meta_per_class, random)
+            self.meta_indices_ = self._split_off(labels, random)
             Z, of = X[self.meta_indices_], labels[self.meta_indices_]
         else:
             self.meta_indices_ = np.zeros(0, np.int64)
@@ -175,17 +175,15 @@ class OTReweightedClassifier(ClassifierMixin, BaseEstimator):
             )
         return np.searchsorted(self.classes_, y_meta)
 
-
-def _split_off(
-    labels: Int[np.ndarray, "n"], per_class: int, random: np.random.RandomState
-) -> Int[np.ndarray, "m"]:
-    """Rows of a balanced meta set, at most half of the smallest class's from each, sorted."""
-    sizes = np.bincount(labels)
-    if sizes.min() < 2:
-        raise ValueError(
-            "a class of y has 1 example, too few to split a meta set off; give X_meta and y_meta."
-        )
-    count = min(per_class, sizes.min() // 2)
-    order = random.permutation(len(labels))
-    chosen = [order[labels[order] == c][:count] for c in range(len(sizes))]
-    return np.sort(np.concatenate(chosen))
+    def _split_off(self, labels, random: np.random.RandomState) -> Int[np.ndarray, "m"]:
+        """Rows of a balanced meta set, at most half of the smallest class's from each, sorted."""
+        sizes = np.bincount(labels)
+        if sizes.min() < 2:
+            raise ValueError(
+                f"{type(self).__name__}: the class {self.classes_[sizes.argmin()]} of y has 1 "
+                "example, too few to split a meta set off; give X_meta and y_meta."
+            )
+        count = min(self.meta_per_class, sizes.min() // 2)
+        order = random.permutation(len(labels))
+        chosen = [order[labels[order] == c][:count] for c in range(len(sizes))]
+        return np.sort(np.concatenate(chosen))

@@ -16,6 +16,13 @@ from otrw_jax import checks
         ({"above": 0}, [1e-9], [0, -1, np.nan], "above 0 and finite"),
         ({"least": 0, "below": 1}, [0, 0.99], [1, -0.1, np.nan], r"in \[0, 1\)"),
         ({"above": 0, "most": 1}, [0.1, 1], [0, 1.1], r"in \(0, 1\]"),
+        (
+            {"least": 1, "whole": True},
+            [1, np.int64(3), np.array(2), jnp.int32(2)],
+            [0, 2.5, 2.0, np.float32(2), jnp.ones(()), True],
+            "1 or more and whole",
+        ),
+        ({"least": 0, "most": 4, "whole": True}, [0, 4], [5, 0.5], r"in \[0, 4\] and whole"),
     ],
 )
 def test_numbers(bounds, good, bad, told):
@@ -24,6 +31,11 @@ def test_numbers(bounds, good, bad, told):
     for value in bad:
         with pytest.raises(ValueError, match=rf"^there: rate is {value}; it must be {told}\.$"):
             checks.check_number("there", "rate", value, **bounds)
+
+
+def test_some_of_many_names():
+    assert checks.some(np.arange(3)) == "0, 1, 2"
+    assert checks.some("abcd", 2, "; ") == "a; b; and 2 more"
 
 
 def test_schedules_and_traced_numbers_are_let_through():

@@ -1,6 +1,8 @@
 import json
 import pathlib
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,17 @@ def test_json_comes_back(tmp_path):
     assert read_json(str(tmp_path / "x.json")) == value
 
 
+def test_text_is_in_utf_8_whatever_the_system_takes():
+    code = """
+import otrw_jax.files, sys, tempfile, pathlib
+path = pathlib.Path(tempfile.mkdtemp(), "x.json")
+otrw_jax.files.write_text(path, '"\\u03b5"')
+assert path.read_bytes() == b'"\\xce\\xb5"' and otrw_jax.files.read_json(path) == "\\u03b5"
+"""
+    strict = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning"]
+    subprocess.run([sys.executable, *strict, "-c", code], check=True)
+
+
 def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     write_json(path, {"old": 1})
@@ -33,7 +46,7 @@ def test_a_json_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
         write_json(path, {"new": object()})
     assert read_json(path) == {"old": 1}
 
-    def half(self, text):
+    def half(self, text, encoding):
         with self.open("w") as file:
             file.write(text[: len(text) // 2])
         raise OSError(28, "No space left on device")

@@ -124,7 +124,6 @@ def test_a_missing_package_is_named_with_its_extra(bare_python):
         "otrw_jax.data.sources": ("tensorflow_datasets", "data"),
         "otrw_jax.data.builders.cifar": ("tensorflow_datasets", "data"),
         "otrw_jax.data.word_pieces": ("tokenizers", "text"),
-        "otrw_jax.models.backbones.hugging_face": ("safetensors", "weights"),
         "otrw_jax.sklearn": ("sklearn", "sklearn"),
     }
     program = f"""

@@ -98,7 +98,7 @@ def test_refusals(flowers):
         fit(X[y != "c"], y[y != "c"], Z, of)
     with pytest.raises(ValueError, match="X has 2 features, but OTReweightedClassifier is expect"):
         fit(X, y, Z[:, :2], of)
-    with pytest.raises(ValueError, match="has 1 example, too few to split a meta set off"):
+    with pytest.raises(ValueError, match="Classifier: the class rare of y has 1 example, too few"):
         fit(np.vstack([X, X[:1]]), [*y, "rare"])
     with pytest.raises(ValueError, match="needs two classes or more; y has 1 class"):
         fit(X[y == "a"], y[y == "a"])

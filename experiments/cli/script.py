@@ -18,7 +18,8 @@ from experiments.cli.help import asks_for_help, config_argument, missing_config,
 from experiments.configs.overrides import spelling
 from experiments.configs.places import expanded
 
-INTERRUPTED = 130
+INTERRUPTED, UNREAD = 130, 141
+"""What scripts exit with, as a shell's programs do that such a signal ends."""
 
 
 class PathParser(flags.ArgumentParser):
@@ -100,12 +101,15 @@ def run_app(
             _check_arguments(main, argv[:1] if arguments else argv)
             compilation.set_up(keep_compiled)
             main(argv)
+            sys.stdout.flush()
         except (KeyboardInterrupt, Exception) as error:
             if DEBUG.value:
                 raise
             if _was_interrupted(error):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 _end("interrupted; the same command goes on from what is kept.", INTERRUPTED)
+            if isinstance(error, BrokenPipeError) and jax.process_count() == 1:
+                _end_unread()
             if not isinstance(error, MENDED):
                 raise
             _end(sentence(error))
@@ -160,6 +164,12 @@ def _end(text: str, code: int = 1):
     os._exit(code)
 
 
+def _end_unread():
+    """Ends without a word, as whoever read the output has gone; `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(UNREAD)
+
+
 def _check_arguments(main: Callable, argv: list[str]) -> None:
     """Refuses arguments that are no flags, and flags that the script has no use for."""
     if argv[1:]:
@@ -191,7 +201,11 @@ def _parse(main, argv):
         parts = [value for value in vars(module).values() if isinstance(value, types.ModuleType)]
         for part in parts:
             used += [v for v in vars(part).values() if isinstance(v, flags.FlagHolder)]
-        show_help(argv, module.__doc__ or "", [one.name for one in used], has_config)
+        try:
+            show_help(argv, module.__doc__ or "", [one.name for one in used], has_config)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _end_unread()
         sys.exit(0)
     missing = missing_config(argv) if has_config else None
     if missing:

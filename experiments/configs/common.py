@@ -84,7 +84,8 @@ def second_stages(
     for name, recipe in RECIPES.items():
         if recipe.second is None:
             continue
-        sections[name] = ConfigDict(transport[name] if recipe.preset else head)
+        # A copy: sections that share an optimiser would change together.
+        sections[name] = ConfigDict((transport[name] if recipe.preset else head).to_dict())
         if recipe.preset:
             choices = dataclasses.asdict(recipe.preset(num_classes))
             del choices["ot"]["newton"]  # How an OT problem is solved, and not which.

@@ -49,6 +49,8 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.stage1 = first_stage(60, 100, sgd(1.0))
     head = sgd(0.2)
     weights = sgd(0.01, momentum=0.0, weight_decay=0.0)
+    # A net moves by the square of its inputs' entries, and these are small at a length of one.
+    net_weights = sgd(10.0, momentum=0.0, weight_decay=0.0)
     raw_weights = sgd(0.01, momentum=0.0)
     second = 20, 100, head
     # The choices of the presets do not depend on the number of classes, which is not known here,
@@ -58,7 +60,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         head_stage(*second, 1),
         {
             "otrw_paper": ot_stage(*second, weights),
-            "otrw_net": ot_stage(*second, weights),
+            "otrw_net": ot_stage(*second, net_weights),
             "otrw_released": ot_stage(*second, raw_weights),
             "otrw_global": ot_stage(*second, weights, 1),
             "otrw_global_sampling": ot_stage(*second, weights, 1),

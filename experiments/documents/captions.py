@@ -13,14 +13,15 @@ def epochs_of(config: dict, recipe: str | None = None) -> str:
 
 def origins(records: list[dict]) -> str:
     """Devices and versions that the records come from."""
-    devices = sorted({record["device"] for record in records})
+    devices = {record["device"] for record in records}
+    devices |= {one for record in records for one in record.get("device_of", {}).values()}
     versions = sorted(
         {
             ", ".join(f"{name} {version}" for name, version in record["versions"].items())
             for record in records
         }
     )
-    return f"Device {' and '.join(devices)}; {'; or '.join(versions)}."
+    return f"Device {' and '.join(sorted(devices))}; {'; or '.join(versions)}."
 
 
 def grouped(records: list[dict], *names: str):

@@ -8,6 +8,8 @@ without weights, with class weights and with those of `otrw_jax.example_weights`
 meta set is labelled examples too, with these among the training examples.
 """
 
+import textwrap
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ META_PER_CLASS = 5
 SETS = {"digits": ("load_digits", (100, 20)), "breast cancer": ("load_breast_cancer", (50, 10))}
 """Name to scikit-learn's loader, and imbalance factors."""
 NONE, BY_CLASS = "no weights", "class weights"
+OURS = ("OT, closed form", "OT, learned")
 BASES = (NONE, BY_CLASS)
 
 
@@ -41,12 +44,15 @@ def main(argv: list[str]) -> None:
     """Prints the tables, and writes them into a document."""
     del argv
     chosen = seeds(5)
-    texts = []
+    texts, every = [], {}
     for name, (_, factors) in SETS.items():
         for factor in factors:
             errors = {seed: errors_of(parts_of(name, factor, seed), seed) for seed in chosen}
+            every[f"{name} at {factor}"] = errors
             texts += [shown(f"{name} at {factor}", errors)]
             print(texts[-1], flush=True)
+    texts.insert(0, summary(every))
+    print(texts[0], flush=True)
     if MARKDOWN.value:
         rewrite(MARKDOWN.value, "\n\n".join(texts), "other learners")
 
@@ -89,8 +95,8 @@ def weightings(parts: Parts, seed: int) -> dict[str, tuple[Any, Any, Any]]:
     return {
         NONE: (x, y, None),
         BY_CLASS: (x, y, by_class(y)),
-        "OT, closed form": (x, y, np.asarray(closed)),
-        "OT, learned": (x, y, np.asarray(learned)),
+        OURS[0]: (x, y, np.asarray(closed)),
+        OURS[1]: (x, y, np.asarray(learned)),
         f"{NONE}, meta set trained on": (*more, None),
         f"{BY_CLASS}, meta set trained on": (*more, by_class(more[1])),
     }
@@ -130,13 +136,7 @@ def learners(seed: int) -> dict[str, Callable[[], Any]]:
 def shown(title: str, errors: dict[int, dict[tuple[str, str], float]]) -> str:
     """The tables of a set, of errors by seed, learner and way of training."""
     texts = []
-    first = next(iter(errors.values()))
-    for learner in dict.fromkeys(learner for learner, _ in first):
-        of = {
-            way: np.array([one[learner, way] for one in errors.values()])
-            for name, way in first
-            if name == learner
-        }
+    for learner, of in _by_learner(errors).items():
         rows = []
         for way, values in of.items():
             less = [values - of[base] for base in BASES]
@@ -146,6 +146,53 @@ def shown(title: str, errors: dict[int, dict[tuple[str, str], float]]) -> str:
         header = ["weights", "error", f"less {NONE}", "", f"less {BY_CLASS}", ""]
         texts.append(f"{learner}, {title}, {len(errors)} seeds:\n\n{table(header, rows)}")
     return "\n\n".join(texts)
+
+
+def summary(every: dict[str, dict[int, dict[tuple[str, str], float]]]) -> str:
+    """How often the weights of OT show a gain or a loss, and what has the lowest mean errors.
+
+    Args:
+        every: errors as of `shown`, by its title.
+    """
+    tables = {
+        f"{learner}, {title}": of
+        for title, errors in every.items()
+        for learner, of in _by_learner(errors).items()
+    }
+    texts = []
+    for base in BASES[::-1]:
+        found = {
+            f"{name}: {ours}": verdict(of[ours] - of[base], least=True)
+            for name, of in tables.items()
+            for ours in OURS
+        }
+        gains, losses = (
+            _named([name for name, said in found.items() if said == kind])
+            for kind in ("better", "worse")
+        )
+        texts.append(
+            f"Of {len(found)} comparisons of weights of OT with {base}, {gains} show a gain and "
+            f"{losses} a loss."
+        )
+    lowest = Counter(
+        min((values.mean(), way) for way, values in of.items())[1] for of in tables.values()
+    )
+    most = "; ".join(f"{way} ({count})" for way, count in lowest.most_common())
+    texts.append(f"The lowest mean error of {len(tables)} tables: {most}.")
+    return textwrap.fill(" ".join(texts), 100)
+
+
+def _by_learner(errors) -> dict[str, dict[str, Float[np.ndarray, "seeds"]]]:
+    """Errors of each way of training, seed by seed, by learner."""
+    found: dict[str, dict] = {}
+    for learner, way in next(iter(errors.values())):
+        values = np.array([one[learner, way] for one in errors.values()])
+        found.setdefault(learner, {})[way] = values
+    return found
+
+
+def _named(names: list[str]) -> str:
+    return f"{len(names)} ({'; '.join(names)})" if names else "0"
 
 
 if __name__ == "__main__":

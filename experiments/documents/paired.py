@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from experiments.documents.findings import chosen
+from experiments.documents.findings import chosen, protocol_of
 from experiments.documents.markdown import spread
 from experiments.recipes import RECIPES
 
@@ -69,16 +69,18 @@ def same_epochs_rows(records: list[dict]) -> list[list[str]]:
     """Two-stage rows less as many epochs of cross-entropy, by held-out selection, as a table's.
 
     Args:
-        records: of one data set and imbalance factor. Only runs of the same changes, the same
-            second stage's epochs and the same seeds are compared.
+        records: of one data set and imbalance factor. Only runs of the same protocol, the same
+            changes, the same second stage's epochs and the same seeds are compared.
 
     Returns:
-        Row, the row that is taken from it, both differences, what they show, number of seeds.
+        Row, the row that is taken from it, protocol, both differences, what they show, number of
+        seeds.
     """
     runs: dict[tuple, dict] = {}
     for record in records:
         recipe, config = record["recipe"], record["config"]
-        setting = repr(record["changes"]), config.get(f"stage2.{recipe}.epochs")
+        epochs = config.get(f"stage2.{recipe}.epochs")
+        setting = protocol_of(record), repr(record["changes"]), epochs
         runs.setdefault((record["row"], *setting), {})[record["seed"]] = record
     rows = []
     for (row, *setting), own in runs.items():
@@ -90,7 +92,8 @@ def same_epochs_rows(records: list[dict]) -> list[list[str]]:
                 pairs = [(chosen(own[seed]), chosen(theirs[seed])) for seed in seeds]
                 error, few = _differences(pairs, "error"), _differences(pairs, "few_accuracy")
                 assert error is not None  # Every result has an error.
-                rows.append([f"`{row}`", f"`{other}`", *judged(error, few), str(len(seeds))])
+                told = [f"`{row}`", f"`{other}`", setting[0], *judged(error, few)]
+                rows.append([*told, str(len(seeds))])
     return rows
 
 

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from experiments.documents.best_stages import best_stages
 from experiments.documents.captions import epochs_of, grouped, origins
 from experiments.documents.controls import controls_parts
 from experiments.documents.findings import chosen, columns_with, errors, findings, protocol_of
@@ -28,9 +29,10 @@ for comparison with those alone. *Protocol* is `paper`, that of the paper's text
 `short`: 40 epochs of 128 examples with a cosine (`experiments/configs/cifar_lt.py`). *Many*,
 *medium* and *few* are accuracies of classes of more than 100, of 20 to 100 and of fewer than 20
 training examples; *difference* is the held-out column less the paper's figure; *s a run* are
-seconds of training and evaluation, those of seeds trained together divided by their number. Errors
-that differ by less than their spread order nothing. A cell is empty where nothing was run, where
-there are no such classes, or where the paper has no such row."""
+seconds of training and evaluation, those of seeds trained together divided by their number, CPUs
+and GPUs apart, without a first stage that came from another device. Errors that differ by less than
+their spread order nothing. A cell is empty where nothing was run, where there are no such classes,
+or where the paper has no such row."""
 
 SAME_EPOCHS = """Second stages at equal budgets: a row less as many further epochs of plain
 cross-entropy, on the whole network (`continued`) and, where the row trains the head alone, on the
@@ -53,6 +55,8 @@ def document(folder: pathlib.Path) -> str:
             parts += [table.note, overview(name, records), *findings(name, records)]
         if name in ENCODED_TABLES and records:
             parts.append(table.note)
+        if name == "table1" or name in ENCODED_TABLES:
+            parts += best_stages(name, records)
         if name in READINGS_TABLES and records:
             parts += [table.note, *readings_parts(records)]
         parts += _table_parts(name, records)
@@ -86,7 +90,7 @@ def overview(name: str, records: list[dict]) -> str:
 
 def _table_parts(name: str, records: list[dict]) -> list[str]:
     """A table for each data set and imbalance factor."""
-    parts = []
+    parts, order = [], {row: at for at, row in enumerate(TABLES[name].rows)}
     for (dataset, factor), group in grouped(records, "dataset", "imbalance_factor"):
         rows = _rows(name, group)
         parts += [
@@ -112,8 +116,10 @@ def _table_parts(name: str, records: list[dict]) -> list[str]:
                 rows,
             ),
         ]
-        if less := same_epochs_rows(group):
-            header = ["row", "less", "error", "few", "shown", "seeds"]
+        known = [record for record in group if record["row"] in order]
+        known.sort(key=lambda r: (order[r["row"]], protocol_of(r)))
+        if less := same_epochs_rows(known):
+            header = ["row", "less", "protocol", "error", "few", "shown", "seeds"]
             parts += [SAME_EPOCHS, markdown_table(header, less)]
     return parts
 
@@ -147,10 +153,26 @@ def _rows(name: str, records: list[dict]) -> list[list[str]]:
                 str(len(group)),
                 "" if paper is None else f"{paper:.2f}",
                 "" if paper is None else f"{np.mean(error) - paper:+.2f}",
-                f"{np.mean([r['seconds'] / r['seeds_together'] for r in group]):.0f}",
+                seconds_of_runs(group),
             ]
         )
     return rows
+
+
+def seconds_of_runs(records: list[dict]) -> str:
+    """Mean seconds of a run, for each platform by itself where runs are of several.
+
+    A first stage that came from another device does not count.
+    """
+    spent: dict[str, list[float]] = {}
+    for record in records:
+        elsewhere = sum(record["seconds_of"][stage] for stage in record.get("device_of", ()))
+        seconds = (record["seconds"] - elsewhere) / record["seeds_together"]
+        spent.setdefault(record["device"].split(":")[0], []).append(seconds)
+    means = {platform: f"{np.mean(seconds):.0f}" for platform, seconds in sorted(spent.items())}
+    if len(means) == 1:
+        return next(iter(means.values()))
+    return ", ".join(f"{platform} {mean}" for platform, mean in means.items())
 
 
 def _title(name: str, record: dict) -> str:

@@ -51,7 +51,8 @@ def transport_of_run(
     config = end.program.config
     view, raw, state = end.prepared.data.view, end.prepared.data.raw, end.state
     choices = reweighting_of(config.stage2[config.recipe].choices, view.num_classes)
-    atoms, atom_labels = state.meta_features, state.meta_labels
+    method_state = getattr(state, "inner", state)  # Within that of a moving average.
+    atoms, atom_labels = method_state.meta_features, method_state.meta_labels
     if choices.meta_features == "step":
         examples = atoms_before_network(choices, present(view.meta), view.num_classes)
         atoms, _ = end.program.model.features(state.variables, examples.inputs, False)

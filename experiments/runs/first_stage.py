@@ -19,6 +19,8 @@ from experiments.runs.directory import (
 from experiments.runs.extending import other_first_stage
 from experiments.runs.identity import HOW, portable
 from experiments.runs.network_files import is_network_file, read_about, read_network
+from experiments.runs.provenance import device_name
+from otrw_jax.files import read_json
 from otrw_jax.training.checkpoints import Checkpoints
 
 
@@ -31,6 +33,8 @@ def taken_over(
     variables: PyTree,
 ) -> tuple[Any, list[dict]]:
     """The state after another run's first stage, and its history.
+
+    Epochs of another device carry its name, as `device`.
 
     Args:
         source: the other's run directory, or a network file, which begins with a fresh optimiser.
@@ -59,7 +63,10 @@ def taken_over(
             record = theirs.record(program.ends[0])
             check_config(source, record)
             check_data(source, prepared)
-            return theirs.restore(program.template(0, prepared), program.ends[0]), record["history"]
+            state = theirs.restore(program.template(0, prepared), program.ends[0])
+        described = source / "run.json"
+        device = read_json(described).get("device") if described.exists() else None
+        return state, _trained_on(device, record["history"])
     about, here = read_about(source), prepared.split.fingerprint
     if about["fingerprint"] != here:
         raise ConfigMismatchError(
@@ -69,7 +76,15 @@ def taken_over(
     variables = read_network(source, variables)
     loop, key = program.loops(0)[0], program.stage_key(seed, 0)
     data = program.data_of(loop.stage, seed, prepared, variables)
-    return loop.start(key, variables, data).replace(variables=variables), about["history"]
+    state = loop.start(key, variables, data).replace(variables=variables)
+    return state, _trained_on(about["device"], about["history"])
+
+
+def _trained_on(device: str | None, history: list[dict]) -> list[dict]:
+    """A history, each epoch with the device where it is another than this."""
+    if device in (None, device_name()):
+        return history
+    return [{"device": device} | epoch for epoch in history]
 
 
 def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) -> list[str]:

@@ -33,6 +33,16 @@ from otrw_jax.training.seeds import stack
 from otrw_jax.training.stages import DeviceData, Stage
 
 BETA = 0.9999
+FOLLOWED = (
+    "stage2.cb",
+    *(
+        f"stage2.otrw_{name}.{section}"
+        for name in TRANSPORTS
+        if name != "none"
+        for section in ("choices", "weight_optimizer")
+    ),
+)
+"""Sections of the config's second stages: of every head, and of the OT steps."""
 
 
 class ControlCells:

@@ -17,7 +17,8 @@ STAGES = ("stage1", "recalibration", "stage2")
 class Estimates:
     """Seconds of an epoch of each kind, from records, network files and begun runs.
 
-    Those of this device count, or where there are none those of its platform; of these, those of
+    A stage that was taken over counts for the device that it was trained on. Those of this device
+    count, or where there are none those of its platform; of these, those of
     the nearest imbalance factor.
     """
 
@@ -44,7 +45,8 @@ class Estimates:
             if seconds:
                 known = self._known.setdefault(_kind(config, stage), [])
                 rate = seconds / count / record["seeds_together"]
-                known.append((record["device"], factor_of_flat(config), rate))
+                device = record.get("device_of", {}).get(stage, record["device"])
+                known.append((device, factor_of_flat(config), rate))
 
     def left(self, cell: Cell, seed: int) -> dict[tuple, float]:
         """Seconds of what a run has left, by what is trained; NaN where nothing is known.
@@ -55,7 +57,9 @@ class Estimates:
         path = self._filler.run_directory(cell, seed) / "metrics.jsonl"
         done, found = read(path), {}
         for stage in STAGES:
-            epochs = [epoch["seconds"] for epoch in done if epoch["stage"] == stage]
+            epochs = [
+                e["seconds"] / e.get("seeds_together", 1) for e in done if e["stage"] == stage
+            ]
             count = _epochs(config, stage) - len(epochs)
             if count <= 0 or (stage == "stage1" and self._filler.first_stage(cell, seed)):
                 continue

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import cifar_features, cifar_lt, digits, large_sets, modelnet10, sst
 from experiments.configs.kinds import ENCODED, LISTED, SENTENCES
+from experiments.configs.overrides import follow_rates
 from experiments.program.encoded_images import image_encoder_name
 from experiments.program.encoding import encoder_name
 from experiments.program.experiment import Experiment
@@ -48,7 +49,8 @@ def row_config(
     # A row has no use for another recipe's field, which one --set may bring for all rows.
     foreign = [f"{part}.{other}." for part in ("stage2", "options") for other in RECIPES]
     own = tuple(f"{part}.{row.recipe}." for part in ("stage2", "options"))
-    for name, value in {**changes, **row.changes}.items():
+    changes = {**changes, **row.changes}
+    for name, value in changes.items():
         if name.startswith(tuple(foreign)) and not name.startswith(own):
             continue
         if name not in fields:
@@ -58,6 +60,7 @@ def row_config(
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
             raise ValueError(f"{name}={value!r}: {error}") from error
+    follow_rates(config, changes)
     return config
 
 
@@ -196,11 +199,16 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
     epochs = read(run.workdir / "metrics.jsonl")
     if is_network_file(run.stage1_from):
         file = read_about(run.stage1_from)
-        if file["history"] == epochs:  # Trained where the file was made, and nothing here.
+        if len(file["history"]) == len(epochs):  # Trained where the file was made, nothing here.
             about |= {name: file[name] for name in ("versions", "device")}
+    # A first stage that is taken over may be of another device, and of other seeds together.
+    here = about["device"]
+    devices = {e["stage"]: e["device"] for e in epochs if e.get("device", here) != here}
+    together = max(epoch.get("seeds_together", 1) for epoch in epochs)
     seconds: dict[str, float] = {}
     for epoch in epochs:
-        seconds[epoch["stage"]] = seconds.get(epoch["stage"], 0.0) + epoch["seconds"]
+        of_all = epoch["seconds"] * together / epoch.get("seeds_together", 1)
+        seconds[epoch["stage"]] = seconds.get(epoch["stage"], 0.0) + of_all
     return {
         "recipe": config.recipe,
         "dataset": config.data.name,
@@ -215,7 +223,8 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         "held_out_error": _held_out_error(epochs),
         "seconds": round(sum(seconds.values()), 2),
         "seconds_of": {stage: round(value, 2) for stage, value in seconds.items()},
-        "seeds_together": max(epoch.get("seeds_together", 1) for epoch in epochs),
+        "seeds_together": together,
+        **({"device_of": devices} if devices else {}),
         "config": resolved(config, run.seed),
     }
 

@@ -125,7 +125,7 @@ def _safetensors(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, St
     except (safetensors.SafetensorError, OSError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
     if listed is not None:
-        arrays[CLASS_NAMES] = np.array(listed.splitlines())
+        arrays[CLASS_NAMES] = np.array(listed.splitlines(), str)
     yield from _named(path, arrays, [name for name in names if not _is_known(name)], notes)
 
 
@@ -153,7 +153,9 @@ def _is_known(name: str) -> bool:
 
 def _lines(path: pathlib.Path) -> np.ndarray:
     try:
-        return np.array(path.read_text(encoding="utf-8").rstrip().splitlines())
+        return np.array(path.read_text(encoding="utf-8-sig").rstrip().splitlines(), str)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8; write it so, a class a line.") from error
 

@@ -1,8 +1,11 @@
 """From labels as they are stored, numbers or names, to classes 0 to K - 1."""
 
+import re
+
 import numpy as np
 from jaxtyping import Int32, Shaped
 
+from otrw_jax.checks import some
 from otrw_jax.data.feature_files import Stored
 
 Labels = dict[str, Stored]
@@ -16,7 +19,8 @@ def classes_of(
     With a list of class names, labels are these names or places in it, from 0 or from 1. Without,
     the classes are the values that the training labels have, sorted: whole numbers, or names.
     Numbers other than 0 to K - 1, such as those from 1 or with gaps, are numbered anew in their
-    order, and stay the names of the classes. Text of digits alone is read as numbers.
+    order, and stay the names of the classes. Text is read as numbers if all of it is whole numbers
+    of 18 digits at most, as they are written: "01" is a name.
 
     Args:
         labels: of each part, `[n]` or `[n, 1]`; the training part among them.
@@ -51,7 +55,7 @@ def classes_of(
             notes.append(f"the {len(values)} classes are in the order of their names.")
         elif not np.array_equal(values, np.arange(len(values))):
             notes.append(
-                f"labels are {_some(values)}; they are numbered 0 to {len(values) - 1} in their "
+                f"labels are {some(values)}; they are numbered 0 to {len(values) - 1} in their "
                 "order, and name the classes."
             )
     else:
@@ -87,6 +91,9 @@ def _plain(stored: Stored, notes: list[str]) -> Shaped[np.ndarray, "n"]:
                     f"{where}: the label of row {row} is {values[row]}; labels are whole numbers "
                     "or names."
                 )
+            far = np.abs(values) >= 2.0**63
+            if far.any():
+                raise ValueError(f"{where}: a label is {values[far][0]}; numbers must fit 64 bits.")
             notes.append(f"{where}: labels are {values.dtype}, all of them whole numbers.")
             return values.astype(np.int64)
         case "U":
@@ -104,7 +111,7 @@ def _are_names(plain, names) -> bool:
     seen = {str(value) for values in plain.values() for value in np.unique(values)}
     if names is not None and seen <= set(names):
         return True
-    return not all(text.removeprefix("-").isdecimal() and text.isascii() for text in seen)
+    return not all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in seen)
 
 
 def _checked_list(listed: Stored) -> tuple[str, ...]:
@@ -114,6 +121,8 @@ def _checked_list(listed: Stored) -> tuple[str, ...]:
             f"{listed.where}: class names are {values.dtype} of shape {values.shape}; give a "
             "vector of text."
         )
+    if not len(values):
+        raise ValueError(f"{listed.where} has no name; give one for each class, or delete it.")
     names = tuple(name.strip() for name in values.tolist())
     twice = sorted({name for name in names if names.count(name) > 1})
     if "" in names or twice:
@@ -146,7 +155,7 @@ def _check_classes(labels, plain, values, names) -> None:
     if absent.any():
         raise ValueError(
             f"{labels['train'].where}: {absent.sum()} of {len(names)} classes have no training "
-            f"example ({_some(np.array(names)[absent])}); give them some, or strike them from the "
+            f"example ({some(np.array(names)[absent])}); give them some, or strike them from the "
             "class names."
         )
     for part, found in plain.items():
@@ -154,7 +163,7 @@ def _check_classes(labels, plain, values, names) -> None:
         if foreign.any():
             raise ValueError(
                 f"{labels[part].where}: {foreign.sum()} examples are of classes without training "
-                f"example ({_some(np.unique(found[foreign]))}); leave these out, or give training "
+                f"example ({some(np.unique(found[foreign]))}); leave these out, or give training "
                 "examples of their classes."
             )
     if len(names) < 2:
@@ -166,9 +175,5 @@ def _check_classes(labels, plain, values, names) -> None:
         lacking = np.array(names)[~np.isin(values, plain["meta"])]
         raise ValueError(
             f"{labels['meta'].where}: {len(lacking)} of {len(names)} classes have no meta example "
-            f"({_some(lacking)}); a meta set has some of every class."
+            f"({some(lacking)}); a meta set has some of every class."
         )
-
-
-def _some(values: np.ndarray, most: int = 8) -> str:
-    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")

@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 from jaxtyping import Num, Shaped
 
+from otrw_jax.checks import some
 from otrw_jax.data.feature_files import PARTS
-from otrw_jax.extras import brought_by
+from otrw_jax.data.tables import read_parquet
 
 LABELS, PARTED = ("label", "labels"), "split"
 
@@ -28,15 +29,7 @@ def read_table(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
         ModuleNotFoundError: pyarrow is not installed.
         ValueError: it is no Parquet file, or has not these columns.
     """
-    with brought_by("parquet", __name__):
-        from pyarrow import lib, parquet
-    try:
-        table = parquet.read_table(path)
-    except (lib.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is cut off, or no Parquet file: write it anew "
-            f"({' '.join(str(error).split()).rstrip('.')[:160]})."
-        ) from error
+    table = read_parquet(path)
     named = [name for name in LABELS if name in table.column_names]
     if len(named) != 1:
         raise ValueError(
@@ -68,10 +61,12 @@ def _features(path, table, label: str, notes: list[str]) -> Num[np.ndarray, "n d
             f"{path} has no columns of numbers beside {label}; give these, or a column features "
             "of lists."
         )
-    notes.append(f"{path}: the features are the columns {_some(names)}.")
+    notes.append(f"{path}: the features are the columns {some(names)}.")
     if aside:
-        notes.append(f"{path}: the columns {_some(aside)} are no numbers and left aside.")
-    return np.stack([table.column(name).to_numpy() for name in names], axis=1)
+        notes.append(f"{path}: the columns {some(aside)} are no numbers and left aside.")
+    columns = [table.column(name) for name in names]
+    columns = [c.cast("float32") if pa.types.is_boolean(c.type) else c for c in columns]
+    return np.stack([column.to_numpy() for column in columns], axis=1)
 
 
 def _lists(path, column) -> Num[np.ndarray, "n d"]:
@@ -117,7 +112,7 @@ def _parted(path, features, labels, split: np.ndarray) -> dict[str, np.ndarray]:
     parts = {str(name) for name in np.unique(split)}
     if not parts <= set(PARTS):
         raise ValueError(
-            f"{path}: the column split has {_some(sorted(parts - set(PARTS)))}; it must be one of "
+            f"{path}: the column split has {some(sorted(parts - set(PARTS)))}; it must be one of "
             f"{', '.join(PARTS)}."
         )
     found = {}
@@ -125,8 +120,3 @@ def _parted(path, features, labels, split: np.ndarray) -> dict[str, np.ndarray]:
         rows = split == part
         found[f"{part}_features"], found[f"{part}_labels"] = features[rows], labels[rows]
     return found
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

@@ -58,8 +58,8 @@ class Part:
         trainable: which parameters are trained, as in `split_params`: a regular expression over
             their paths. Virtual steps move these alone.
         batch_norm: whether passes are in training mode (by the batch's statistics, which move the
-            running ones; those of a batch of meta examples do not) or in evaluation mode (by the
-            running statistics, which stay as they are).
+            running ones; those of meta examples do not, but for the pass of `add_cross_entropy`) or
+            in evaluation mode (by the running statistics, which stay as they are).
         axis_name: mapped axis over which the batch is spread; None where it is on one device.
     """
 

@@ -33,8 +33,8 @@ class ImageEncoder:
         side: height and width that images are brought to, whatever theirs: by the cubic filter of
             Keys, as Pillow's BICUBIC has it, wider where they shrink. Their aspect ratio is lost;
             crop them before, where it matters.
-        fingerprint: of the network, its weights and the side: features kept under one name were
-            computed alike.
+        fingerprint: of the network, its weights, the side and what pixels become: features kept
+            under one name were computed alike.
         batch: images that all devices have at a time.
     """
 
@@ -46,7 +46,6 @@ class ImageEncoder:
         side: int,
         *,
         devices: Sequence[jax.Device] = (),
-        about: str = "",
     ):
         """Takes a network with trained weights.
 
@@ -57,12 +56,11 @@ class ImageEncoder:
             side: as above.
             devices: those over which images are spread, each with as many at a time; by default
                 the first alone. What comes out does not depend on them.
-            about: what else decides the features, for the fingerprint.
 
         Raises:
             ValueError: the side is less than 1.
         """
-        check_number("ImageEncoder", "side", side, least=1)
+        check_number("ImageEncoder", "side", side, least=1, whole=True)
         self.network, self.side = network, side
         self._variables = {"params": weights.backbone, **weights.state}
         function = partial(_features, network, standardise, side)
@@ -75,7 +73,7 @@ class ImageEncoder:
                 jax.shard_map(function, mesh=mesh, in_specs=(whole, rows), out_specs=rows)
             )
             self._replicas = jax.device_put(self._variables, NamedSharding(mesh, whole))
-        self.fingerprint = _fingerprint(f"{network!r}{about}", side, weights)
+        self.fingerprint = _fingerprint(repr(network), side, weights, standardise)
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
         """Features of images of one size, in colour or grey.
@@ -142,10 +140,7 @@ def resnet_encoder(
         raise ValueError(f"network is {name!r}; choose one of {', '.join(DEPTHS)}.")
     network, weights = read_resnet(path, DEPTHS[name])
     centre, scale = (255 * np.asarray(x, np.float32)[None, None, None] for x in (mean, deviation))
-    about = repr([tuple(map(float, x)) for x in (mean, deviation)])
-    return ImageEncoder(
-        network, weights, lambda x: (x - centre) / scale, side, devices=devices, about=about
-    )
+    return ImageEncoder(network, weights, lambda x: (x - centre) / scale, side, devices=devices)
 
 
 def _features(network, standardise, side, variables, images):
@@ -155,15 +150,27 @@ def _features(network, standardise, side, variables, images):
     return network.apply(variables, standardise(pixels), train=False)
 
 
+def _ramp() -> Float[Array, "1 256 2 3"]:
+    """Every grey, and as many colours whose three numbers differ."""
+    greys = np.broadcast_to(np.arange(256)[:, None], (256, 3))
+    colours = (greys + np.array([0, 85, 170])[None, :]) % 256
+    return jnp.asarray(np.stack([greys, colours], axis=1)[None], jnp.float32)
+
+
 def _rows(images: np.ndarray, at: int, size: int) -> np.ndarray:
     """A batch from a place on; always as many, so that one program serves."""
     rows = images[at : at + size]
     return np.pad(rows, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
 
 
-def _fingerprint(network: str, side: int, weights: Weights) -> str:
+def _fingerprint(network: str, side: int, weights: Weights, standardise: Callable) -> str:
     digest = hashlib.sha256(repr((network, side)).encode())
     for name, leaf in named_leaves([weights.backbone, weights.state]).items():
         digest.update(repr((name, leaf.shape)).encode())
         digest.update(np.asarray(leaf).tobytes())
+    # Features that are kept, and the subsets in records of runs on them, have names without it
+    # where it is EfficientNet-Lite0's own; other functions are told apart by what they make of
+    # each grey and of colours of their own.
+    if standardise is not standardised:
+        digest.update(np.asarray(standardise(_ramp()), np.float32).tobytes())
     return digest.hexdigest()[:16]

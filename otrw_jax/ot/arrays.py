@@ -60,7 +60,7 @@ def require_masses(where: str, weights: AnyArray | None, meta_weights: AnyArray 
 def require_labels(
     of: str, labels: AnyArray, least: int | None = None, most: int | None = None
 ) -> None:
-    """Raises a ValueError where known labels are not whole numbers, or not within the bounds."""
+    """Raises a ValueError where known labels are no whole numbers that JAX holds, or foreign."""
     if isinstance(labels, jax.core.Tracer):
         return
     values = np.asarray(labels)
@@ -73,6 +73,12 @@ def require_labels(
         foreign |= values > most
     if foreign.any():
         raise ValueError(f"{of} labels are {wanted}; {values[foreign][0]} is none.")
+    kept = values.astype(jax.dtypes.canonicalize_dtype(values.dtype))
+    if (kept != values).any():
+        raise ValueError(
+            f"{of} labels have {values[kept != values][0]}, which {kept.dtype} does not hold; "
+            "number the classes anew (np.unique(labels, return_inverse=True)[1])."
+        )
 
 
 def float_dtype(array: Any) -> jnp.dtype:

@@ -49,7 +49,7 @@ def optimal_weights(
     require_shapes("optimal_weights", cost=(cost, "n m"))
     m = jnp.shape(cost)[1]
     result = float_dtype(cost)
-    cost = jnp.asarray(cost).astype(working(cost))
+    cost = jnp.asarray(cost, working(cost))
     if meta_weights is None:
         meta_weights = jnp.full((m,), 1 / m, cost.dtype)
     require_shapes("optimal_weights", cost=(cost, "n m"), meta_weights=(meta_weights, "m"))

@@ -50,7 +50,7 @@ def feature_cost(
         meta_features=(meta_features, "m d"),
     )
     dtype = working(train_features, meta_features)
-    train, meta = (_unit(jnp.asarray(x).astype(dtype)) for x in (train_features, meta_features))
+    train, meta = (_unit(jnp.asarray(x, dtype)) for x in (train_features, meta_features))
     return 1.0 - jnp.matmul(train, meta.T, precision="highest")
 
 

@@ -210,7 +210,7 @@ def _prepared(where, weights, cost, meta_weights):
     half = any(
         x is not None and jnp.asarray(x).dtype.itemsize == 2 for x in (weights, meta_weights)
     )
-    weights, cost = jnp.asarray(weights).astype(dtype), jnp.asarray(cost).astype(dtype)
+    weights, cost = jnp.asarray(weights, dtype), jnp.asarray(cost, dtype)
     if meta_weights is None:
         meta_weights = jnp.full((cost.shape[1],), 1 / cost.shape[1], dtype)
     meta_weights = jnp.asarray(meta_weights).astype(dtype)

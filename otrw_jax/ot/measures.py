@@ -65,9 +65,8 @@ def prototypes(
     """
     require_shapes("prototypes", features=(features, "m ..."), labels=(labels, "m"))
     require_every_class(labels, num_classes)
-    features = jnp.asarray(features)
     result = float_dtype(features)
-    features = features.astype(working(features))
+    features = jnp.asarray(features, working(features))
     member = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
     total = jnp.einsum("mk,m...->k...", member, features, precision="highest")
     count = jnp.maximum(member.sum(0), 1.0)
@@ -152,11 +151,13 @@ def require_every_class(labels: Integer[AnyArray, "m"], num_classes: int, of: st
     if isinstance(labels, jax.core.Tracer):
         return
     require_labels(of, labels, least=0, most=num_classes - 1)
-    absent = np.setdiff1d(np.arange(num_classes), np.asarray(labels))
-    if absent.size:
-        names = ", ".join(map(str, absent[:10])) + (", ..." if absent.size > 10 else "")
+    present = np.unique(np.asarray(labels))
+    absent = num_classes - len(present)
+    if absent:
+        first = np.setdiff1d(np.arange(min(num_classes, len(present) + 10)), present)[:10]
+        names = ", ".join(map(str, first)) + (", ..." if absent > 10 else "")
         raise ValueError(
-            f"{absent.size} of {num_classes} classes have no {of} example: {names}. Give every "
+            f"{absent} of {num_classes} classes have no {of} example: {names}. Give every "
             "class at least one, or leave the class out of the problem."
         )
 

@@ -23,6 +23,8 @@ ORDERED = {
     "with gaps": ([7, -1, 3], None, ("-1", "3", "7"), [2, 0, 1], "labels are -1, 3, 7;"),
     "floats": ([0.0, 2.0, 1.0], None, "012", [0, 2, 1], "float64, all of them whole"),
     "digits as text": (["10", "9", "11"], None, ("9", "10", "11"), [1, 0, 2], "written as text"),
+    "digits with zeros": (["1", "01", "2"], None, ("01", "1", "2"), [1, 0, 2], "of their names"),
+    "digits beyond 64 bits": (["9" * 20, "1", "2"], None, ("1", "2", "9" * 20), [2, 0, 1], "names"),
     "digits of a list": (["1", "0", "2"], "210", "210", [1, 2, 0], None),
     "unsigned": (np.array([2, 0, 1], np.uint8), None, "012", [2, 0, 1], None),
 }
@@ -50,7 +52,20 @@ def test_labels_of_one_column(tmp_path):
     np.testing.assert_array_equal(found.parts["train"].labels, labels[:, 0])
 
 
+@pytest.mark.parametrize("label", [2.0**63, -(2.0**64)])
+def test_floats_beyond_64_bits(tmp_path, label):
+    with pytest.raises(ValueError, match=r"a label is -?\d.*e\+1\d; numbers must fit 64 bits"):
+        load_features(write(tmp_path / "all", labelled([0.0, 1.0, label])))
+
+
+def test_a_list_with_a_byte_order_mark(tmp_path):
+    folder = write(tmp_path / "all", labelled(["a", "b", "c"]))
+    (folder / "class_names.txt").write_text("c\nb\na\n", encoding="utf-8-sig")
+    assert load_features(folder).class_names == ("c", "b", "a")
+
+
 LISTS = {
+    "empty": ("", "class_names.txt has no name; give one for each class, or delete it"),
     "too short": ("ab", r"train_labels.npy: a label is 2, and .*class_names.txt has 2 names"),
     "too long": ("abcd", r"1 of 4 classes have no training example \(d\)"),
     "a name twice": ("aba", "class_names.txt has 'a' twice"),

@@ -19,7 +19,29 @@ def test_columns_of_a_table_are_features(tmp_path):
     assert any("the columns key are no numbers" in note for note in found.notes)
 
 
+def test_truth_values_are_features(tmp_path):
+    rows = {"x": [True, False, True, False], "y": [False] * 3 + [True], "label": [0, 1, 0, 1]}
+    path = table(tmp_path / "all.parquet", rows | {"split": ["train", "train", "test", "test"]})
+    np.testing.assert_array_equal(load_features(path).parts["test"].features, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("name", ["x", "label"])
+def test_a_column_that_is_there_twice(tmp_path, name):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = [pa.array([0, 1])] * 3
+    path = tmp_path / "all.parquet"
+    parquet.write_table(pa.table(columns, names=["x", "label", name]), path)
+    with pytest.raises(ValueError, match=f"all.parquet has two columns {name}; rename or delete"):
+        load_features(path)
+
+
 TABLES = {
+    "a gap in truth values": (
+        {"x": [True, None] * 2, "label": [0, 1] * 2, "split": ["train"] * 2 + ["test"] * 2},
+        r"train_features\): 1 of 2 rows have numbers that are not finite",
+    ),
     "no label": ({"x": [1.0]}, "has the columns x; one of them must be the class"),
     "two labels": ({"x": [1.0], "label": [0], "labels": [0]}, "one of them must be the class"),
     "no numbers": ({"x": ["a"], "label": [0]}, "has no columns of numbers beside label"),

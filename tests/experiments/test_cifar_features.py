@@ -2,23 +2,35 @@
 
 import hashlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 from experiments import reproduce
-from experiments.configs import cifar_features, cifar_lt
+from experiments.configs import cifar_features, cifar_lt, features
 from experiments.configs.checks.fields import check_config
 from experiments.configs.kinds import ENCODED
 from experiments.documents.results import document
 from experiments.program import encoded_images
 from experiments.program.encoded_images import EncodedImagesSource
 from experiments.program.experiment import Experiment
+from experiments.recipes import RECIPES
+from experiments.recipes.optimizers import make_optimizer
+from experiments.recipes.transport import reweighting_of
 from experiments.studies.records import read
 from experiments.studies.rows import protocols_of, row_config
 from experiments.studies.tables import TABLES
 from otrw_jax.data.sources import Dataset
+from otrw_jax.methods.base import Batch, Examples, TrainingData
+from otrw_jax.methods.ot.weight_net import ot_weight_net
+from otrw_jax.models.backbones.mlp import MLP
+from otrw_jax.models.heads import LinearHead
+from otrw_jax.models.model import flax_model
+from otrw_jax.ot.weight_nets import AttentionWeightNet
+from tests.methods.problem import jit
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
@@ -135,3 +147,39 @@ def test_every_row_of_the_table_names_the_encoder(encoders, tmp_path):
     lines = [line for line in text.splitlines() if line.startswith(("| `ce`:", "| `otrw_global`:"))]
     assert len(lines) == 2 and all("(EfficientNet-Lite0 at 128²)" in line for line in lines)
     assert TABLES["cifar_features"].note in text
+
+
+def test_second_stages_that_train_have_no_decay_and_the_others_are_as_they_were():
+    stages = cifar_features.get_config().stage2
+    once = {name for name, recipe in RECIPES.items() if (recipe.second or {}).get("epochs") == 1}
+    assert "ncm" in once
+    decays = {name: section.optimizer.weight_decay for name, section in stages.items()}
+    assert decays == {name: 5e-4 if name in once else 0.0 for name in stages}
+    assert stages.otrw_released.optimizer.learning_rate == 0.05
+    assert {stages[name].optimizer.learning_rate for name in ("cb", "otrw_paper")} == {0.2}
+
+
+@pytest.mark.parametrize(
+    ("get_config", "width"), [(features.get_config, 64), (cifar_features.get_config, 1280)]
+)
+def test_the_net_moves_at_its_rate_on_features_of_length_one(get_config, width):
+    section = get_config("recipe=otrw_net,imbalance_factor=4").stage2.otrw_net
+    rng, labels = np.random.default_rng(0), np.repeat([0, 1], [80, 20])
+    means = rng.normal(size=(2, width))
+    train, meta = (means[c] + rng.normal(size=(len(c), width)) for c in (labels, np.arange(2)))
+    train, meta = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (train, meta))
+    examples = (Examples(jnp.float32(z), c) for z, c in ((train, labels), (meta, np.arange(2))))
+    data = TrainingData(*examples, 2)
+    model, net = flax_model(MLP(()), LinearHead(2)), AttentionWeightNet()
+    optimizer, net_optimizer = (
+        make_optimizer(one, 1) for one in (section.optimizer, section.weight_optimizer)
+    )
+    choices = reweighting_of(section.choices, 2)
+    method = ot_weight_net(model, optimizer, net, net_optimizer, 2, choices)
+    state = method.init(jax.random.key(0), model.init(jax.random.key(1), data.train.inputs), data)
+    batch = Batch(data.train.inputs, data.train.labels, np.arange(100))
+    step = jit(lambda state: method.step(state, batch, data.meta)[0])
+    for _ in range(50):
+        state = step(state)
+    weights = 100 * np.asarray(net.apply({"params": state.net_params}, train))
+    assert weights[labels == 1].mean() > 1.2 * weights[labels == 0].mean()

@@ -243,3 +243,18 @@ def test_weights_of_neither_or_both(folder, tmp_path, weigh):
     for given in ([], [f"--folder={folder}", f"--workdir={tmp_path}"]):
         said = weigh(*given, f"--table={tmp_path / 'w.csv'}")
         assert said == "ValueError: give one of --folder, of features, and --workdir, of a run."
+
+
+@pytest.mark.parametrize(
+    ("place", "flag", "way"),
+    [
+        ("workdir", "method=learned", "a run has its own"),
+        ("workdir", "seed=0", "a run has its own"),
+        ("folder", "checkpoint=stage1", "it goes with --workdir"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(folder, tmp_path, weigh, place, flag, way):
+    table = tmp_path / "w.csv"
+    said = weigh(f"--{place}={folder}", f"--table={table}", f"--{flag}")
+    assert said == f"ValueError: --{flag}: {way}; leave it out."
+    assert not table.exists()

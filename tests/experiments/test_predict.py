@@ -90,6 +90,9 @@ def test_what_cannot_be_read_is_refused_or_left_out_within_the_limit(run, call, 
 
 def test_nothing_to_predict_and_runs_of_other_data(call, tmp_path, whole_run):
     (tmp_path / "empty").mkdir()
+    table = tmp_path / "table.parquet"
+    said = call(f"--table={table}", str(tmp_path / "empty"))
+    assert said == f"ValueError: --table={table}: predictions are written as CSV; name a .csv."
     assert call().startswith("ValueError: no file is given; name image files, or a folder of")
     assert "there is no file in what is given" in call(str(tmp_path / "empty"))
     text = call(f"--workdir={whole_run[0]}", str(tmp_path))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Batch, Examples, TrainingData
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
@@ -122,6 +123,17 @@ def hand_losses(params, x, y):
 def hand_gradient(params, x, y, weights):
     """Of the sum of weighted cross-entropies of the MLP."""
     return jax.grad(lambda p: jnp.sum(weights * hand_losses(p, x, y)))(params)
+
+
+def normed_losses(model, model_state):
+    """Losses by batch statistics, `(params, examples)` to them and to what the state becomes."""
+
+    def losses(params, examples):
+        variables = {"params": params, "state": model_state}
+        z, moved = model.features(variables, examples.inputs, True)
+        return cross_entropy(model.logits(params["head"], z), examples.labels), moved
+
+    return losses
 
 
 def hand_cost(z, y, atoms, atom_labels, feature_weight=1.0, label_weight=1.0):

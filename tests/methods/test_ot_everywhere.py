@@ -104,7 +104,8 @@ def test_a_number_of_iterations_that_is_asked_for_is_no_failure():
         ("label_weight", np.inf, "0 or more and finite"),
         ("virtual_learning_rate", np.nan, "0 or more and finite"),
         ("meta_cross_entropy", -1.0, "0 or more and finite"),
-        ("measure_size", 0, "1 or more and finite"),
+        ("measure_size", 0, "1 or more and whole"),
+        ("measure_size", 2.5, "1 or more and whole"),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, value, wanted):

@@ -112,23 +112,26 @@ def test_wrappers_pass_the_weights_on():
     assert weighed.weights is not None and not weighed.reads_inputs
 
 
-def test_the_weights_of_a_net_are_means_over_batches():
-    """By hand: over the batches of ten random orders, times their size."""
+@pytest.mark.parametrize("asked, size", [(7, 7), (25, 25), (COUNT, COUNT), (100, COUNT)])
+def test_the_weights_of_a_net_are_means_over_batches(asked, size):
+    """By hand: over the batches of ten random orders, the last filled from the start of its own."""
     method = net(MODEL, optax.sgd(RATE), num_classes=NUM_CLASSES, net_input="loss")
     state = method.init(jax.random.key(0), VARIABLES, DATA)
-    found = method.weights(state, read, 7)
+    found = method.weights(state, read, asked)
     params, inputs = VARIABLES["params"], DATA.train.inputs
     losses = np.asarray(problem.hand_losses(params, inputs, DATA.train.labels))[:, None]
     rng, sums, times = np.random.default_rng(0), np.zeros(COUNT), np.zeros(COUNT)
     for _ in range(10):
-        order = rng.permutation(COUNT)[: COUNT // 7 * 7].reshape(-1, 7)
-        for ids in order:
+        order = rng.permutation(COUNT).tolist()
+        while len(order) % size:
+            order.append(order[len(order) - COUNT])
+        for ids in np.array(order).reshape(-1, size):
             hidden = np.tanh(
                 losses[ids] @ state.net_params["Dense_0"]["kernel"]
                 + state.net_params["Dense_0"]["bias"][None, :]
             )
             scores = hidden @ np.asarray(state.net_params["Dense_1"]["kernel"])[:, 0]
-            sums[ids] += 7 * np.exp(scores) / np.exp(scores).sum()
+            sums[ids] += size * np.exp(scores) / np.exp(scores).sum()
             times[ids] += 1
     np.testing.assert_allclose(found, sums / times, rtol=1e-4)
     assert found.std() > 1e-3 and found.mean() == pytest.approx(1, rel=0.05)

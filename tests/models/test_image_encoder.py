@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from otrw_jax.models import image_encoder
+from otrw_jax.models.backbones.efficientnet import standardised
 from otrw_jax.models.image_encoder import (
     ImageEncoder,
     efficientnet_lite0_encoder,
@@ -33,8 +34,8 @@ class Pixels:
         return "Pixels()"
 
 
-def pixels_encoder(side, weights=None):
-    return ImageEncoder(Pixels(), weights or Weights({}, {}, None), lambda x: x, side)
+def pixels_encoder(side, weights=None, standardise=lambda x: x):
+    return ImageEncoder(Pixels(), weights or Weights({}, {}, None), standardise, side)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,16 @@ def test_the_fingerprint_tells_what_decides_the_features():
         for side, given in [(8, weights(1.0)), (9, weights(1.0)), (8, weights(2.0))]
     ]
     prints += [pixels_encoder(8, weights(1.0, "b")).fingerprint]
-    assert len(set(prints)) == 4
+    swapped = pixels_encoder(8, weights(1.0), lambda x: x[..., ::-1])
+    prints += [swapped.fingerprint, pixels_encoder(8, weights(1.0), lambda x: x / 255).fingerprint]
+    prints += [pixels_encoder(8, weights(1.0), standardised).fingerprint]
+    assert len(set(prints)) == 7
     assert pixels_encoder(8, weights(1.0)).fingerprint == prints[0]
+
+
+def test_the_fingerprint_of_the_network_that_records_name_stays(path):
+    """Features are kept under it, and records' subsets depend on it."""
+    assert efficientnet_lite0_encoder(128, path).fingerprint == "051ed0f6c9c72e5f"
 
 
 @pytest.mark.parametrize(
@@ -116,9 +125,10 @@ def test_what_is_no_image(images):
         pixels_encoder(8)(images)
 
 
-def test_an_impossible_side():
-    with pytest.raises(ValueError, match="side is 0; it must be 1 or more"):
-        pixels_encoder(0)
+@pytest.mark.parametrize("side", [0, 2.5])
+def test_an_impossible_side(side):
+    with pytest.raises(ValueError, match=f"side is {side}; it must be 1 or more and whole"):
+        pixels_encoder(side)
 
 
 @pytest.mark.parametrize("count", [0, 1, 64, 70, 131])

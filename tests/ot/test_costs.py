@@ -31,6 +31,16 @@ def test_feature_cost():
     np.testing.assert_allclose(feature_cost(1e-3 * TRAIN, 1e3 * META), wanted, atol=1e-6)
 
 
+def test_whole_numbers_of_64_bits_do_not_wrap():
+    train, meta = (np.rint(2.0**40 * np.float64(x)).astype(np.int64) for x in (TRAIN, META))
+    np.testing.assert_allclose(
+        feature_cost(train, meta), numpy_feature_cost(TRAIN, META), atol=1e-6
+    )
+    labels = np.array([0, 2**32])
+    with pytest.raises(ValueError, match=r"train labels have 4294967296, which int32 does not"):
+        label_cost(labels, labels)
+
+
 def test_feature_cost_of_equal_opposite_and_orthogonal_vectors():
     cost = feature_cost(jnp.array([[2.0, 0.0]]), jnp.array([[3.0, 0.0], [-1.0, 0.0], [0.0, 5.0]]))
     np.testing.assert_allclose(cost, [[0.0, 2.0, 1.0]], atol=1e-6)

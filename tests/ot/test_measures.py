@@ -36,6 +36,11 @@ def test_prototypes_of_images_of_bytes():
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+def test_prototypes_of_whole_numbers_of_64_bits():
+    found = measures.prototypes(np.int64(2**40) * LABELS[:, None], LABELS, 3)
+    np.testing.assert_array_equal(found[:, 0], 2.0**40 * np.arange(3))
+
+
 def test_random_sample_is_one_example_of_each_class():
     draw = jax.jit(lambda key: measures.random_sample(key, FEATURES, LABELS, 3))
     seen = set()

@@ -199,8 +199,14 @@ FAMILIES = ["separated", "duplicated rows", "constant", "label", "peaked", "one 
     st.sampled_from([EntropicOT(epsilon, 7) for epsilon in (1.0, 0.1, 0.01, 0.001)]),
     st.integers(0, 10**6),
 )
+@hypothesis.example("constant", (16, 10), EntropicOT(0.001, 7), 108)
+@hypothesis.example("constant", (16, 10), EntropicOT(0.001, 7), 1653)
 @hypothesis.settings(max_examples=100, deadline=None)
 def test_never_worse_than_sinkhorn_alone(family, shape, ot, seed):
+    """But for rounding: two programs round potentials, as large as the cost, each its own way.
+
+    Both potentials, their sum and the logarithm that gives them: four roundings of an exponent.
+    """
     rng = np.random.default_rng(seed)
     a, b, cost = separated_problem(*shape, KINDS[seed % 5], seed=seed)
     if family == "duplicated rows":
@@ -219,7 +225,7 @@ def test_never_worse_than_sinkhorn_alone(family, shape, ot, seed):
     problem = single(a, cost, b)
     alone = solve(*problem, ot=EntropicOT(ot.epsilon, 7, newton=False))
     solved = solve(*problem, ot=ot)
-    rounding = np.finfo(np.float32).eps * (16 + np.ptp(cost) / ot.epsilon)
+    rounding = 4 * np.finfo(np.float32).eps * (4 + np.abs(cost).max() / ot.epsilon)
     assert solved.marginal_error <= alone.marginal_error + rounding
     assert np.isfinite(solved.plan).all() and (np.asarray(solved.plan) >= 0).all()
     value, gradient = value_and_gradient(*problem, ot=ot)

@@ -106,5 +106,6 @@ def test_what_is_trained_on_kept_features_lies_in_the_head(trainable):
 
 
 def test_at_least_one_copy_is_kept():
-    with pytest.raises(ValueError, match="make_keeper: copies is -1; it must be 1 or more"):
-        make_keeper(MODEL, jittered, copies=-1)
+    for copies in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"copies is {copies}; it must be 1 or more and whole"):
+            make_keeper(MODEL, jittered, copies=copies)

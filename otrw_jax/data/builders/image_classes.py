@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from otrw_jax.checks import some
 from otrw_jax.data.builders.image_lists import Listed, Listing
 from otrw_jax.data.builders.manual import SourceError
 
@@ -71,7 +72,7 @@ def make_image_list(
             class without training image, the test or meta part lacks a class; a name begins or
             ends with a blank or has a line break; or a class is too small to give test images.
     """
-    _check_faults(listing, faults, max_excluded)
+    check_faults(listing, faults, max_excluded)
     images = tuple(
         Image(listed, digest)
         for listed, digest in zip(listing.images, digests, strict=True)
@@ -91,16 +92,23 @@ def make_image_list(
     order = "their numbers" if numbers else "their names"
     if listing.class_names is not None:
         names, order = listing.class_names, "the lists"
-    notes.append(f"the {len(names)} classes are in the order of {order}: {_some(names)}.")
+    notes.append(f"the {len(names)} classes are in the order of {order}: {some(names)}.")
     notes += _copies(images)
     return ImageList(images, names, tuple(faults), tuple(notes))
 
 
-def _check_faults(listing: Listing, faults: Sequence[str], max_excluded: int) -> None:
+def check_faults(listing: Listing, faults: Sequence[str], max_excluded: int) -> None:
+    """Raises a SourceError where more files cannot be used than may be left out.
+
+    Args:
+        listing: the images.
+        faults: what cannot be used, and why, a line each.
+        max_excluded: so many may be left out.
+    """
     if len(faults) > max_excluded:
         raise SourceError(
             f"{listing.root}: {len(faults)} of {len(listing.images) + len(listing.strays)} files "
-            f"cannot be used ({_some(faults, 10, '; ')}), and {max_excluded} may be left out; mend "
+            f"cannot be used ({some(faults, 10, '; ')}), and {max_excluded} may be left out; mend "
             f"or remove them, or allow max_excluded={len(faults)}."
         )
 
@@ -122,7 +130,7 @@ def _check_classes(listing: Listing, images: tuple[Image, ...], names: tuple[str
     gone = {i.label for i in listing.images if i.part == "train"} - set(names)
     if gone:
         raise SourceError(
-            f"{listing.root}: no training image of {_some(sorted(gone))} can be used; give some, "
+            f"{listing.root}: no training image of {some(sorted(gone))} can be used; give some, "
             "or leave the class out."
         )
     if len(names) < 2:
@@ -137,14 +145,14 @@ def _check_classes(listing: Listing, images: tuple[Image, ...], names: tuple[str
             count = sum(i.listed.label in foreign for i in images if i.listed.part == part)
             raise SourceError(
                 f"{listing.root}: {count} images of the {part} part are of classes without "
-                f"training image ({_some(sorted(foreign))}); leave these out, or give training "
+                f"training image ({some(sorted(foreign))}); leave these out, or give training "
                 "images of them."
             )
         if found and part != "validation" and len(found) < len(names):
             lacking = [name for name in names if name not in found]
             raise SourceError(
                 f"{listing.root}: {len(lacking)} of {len(names)} classes have no image in the "
-                f"{part} part ({_some(lacking)}); give each class some there."
+                f"{part} part ({some(lacking)}); give each class some there."
             )
 
 
@@ -187,10 +195,5 @@ def _copies(images: tuple[Image, ...]) -> list[str]:
     return notes
 
 
-def _some(names: Sequence[str], most: int = 8, between: str = ", ") -> str:
-    more = f"{between}and {len(names) - most} more" if len(names) > most else ""
-    return between.join(names[:most]) + more
-
-
 def _in_brackets(names: Sequence[str]) -> str:
-    return f" ({_some(names)})" if names else ""
+    return f" ({some(names)})" if names else ""

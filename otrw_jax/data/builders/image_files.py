@@ -136,11 +136,13 @@ def _decoded(path: str | os.PathLike, content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(path, "of too many pixels.") from error
+    except MemoryError:  # Says nothing of the file.
+        raise
     except Exception as error:  # Each format raises what it likes.
         raise ImageError(path, "no image.") from error
     try:
         return _in_colour(path, ImageOps.exif_transpose(image))
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # As above.
         raise ImageError(path, "damaged or cut off.") from error

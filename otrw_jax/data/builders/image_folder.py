@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int32
 
-from otrw_jax.data.builders.image_classes import ImageList, make_image_list
+from otrw_jax.checks import check_number
+from otrw_jax.data.builders.image_classes import ImageList, check_faults, make_image_list
 from otrw_jax.data.builders.image_files import ImageError, checked, without_warnings
 from otrw_jax.data.builders.image_lists import PARTS, Listing, list_images
 from otrw_jax.data.builders.preparation import prepare
@@ -104,14 +105,17 @@ def load_image_folder(
         data_dir: TFDS's data folder, to which the records are written under a name of the images'
             paths, classes, sizes and times.
         max_excluded: so many files may be left out that are missing, damaged or no images.
-        test_share: of each class, what is taken for testing where there is no test part.
+        test_share: of each class, what is taken for testing where there is no test part; in (0, 1).
         watch: shows how far the check is.
 
     Raises:
         FileNotFoundError, ModuleNotFoundError: as `list_images`.
+        ValueError: `max_excluded` or `test_share` is out of range.
         SourceError: as `list_images` and `make_image_list`; nothing has been written.
         OSError: the records cannot be written.
     """
+    check_number("load_image_folder", "max_excluded", max_excluded, least=0, whole=True)
+    check_number("load_image_folder", "test_share", test_share, above=0, below=1)
     return load_listing(
         list_images(place), data_dir, max_excluded=max_excluded, test_share=test_share, watch=watch
     )
@@ -146,8 +150,7 @@ def load_listing(
         images = _read(listing, max_excluded, test_share, watch)
         prepare(builder(data_dir=root, config=_Config(name, images)), folder, root, root)
     written = _records(builder, root, name)  # type: ignore[arg-type]  # A class has a hash.
-    if len(written.excluded) > max_excluded:
-        _read(listing, max_excluded, test_share, watch)
+    check_faults(listing, written.excluded, max_excluded)
     paths = {
         part: tuple(listing.root / path for path in found) for part, found in written.paths.items()
     }
@@ -189,15 +192,18 @@ def _of_excluded(excluded: tuple[str, ...]) -> Iterator[str]:
 
 
 def _name(listing: Listing, test_share: float) -> str:
-    """Changes with paths, classes, parts, and the files' sizes and times."""
+    """Changes with paths, classes, parts, and the files' sizes, times and whether they open."""
     digest = hashlib.sha256(repr((test_share, listing.strays)).encode())
     if listing.class_names is not None:
         digest.update(repr(listing.class_names).encode())
     for image in listing.images:
+        path = os.path.join(listing.root, image.path)
         try:
-            status = os.stat(os.path.join(listing.root, image.path))
+            status = os.stat(path)
             state = status.st_size, status.st_mtime_ns
         except OSError:
+            state = None
+        if state and not os.access(path, os.R_OK):
             state = None
         digest.update(repr((*image, state)).encode())
     return digest.hexdigest()[:32]

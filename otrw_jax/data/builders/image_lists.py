@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from otrw_jax.data.builders.manual import SourceError
-from otrw_jax.extras import brought_by
+from otrw_jax.data.tables import check_columns, read_parquet
 
 PARTS = ("train", "validation", "meta", "test")
 """The parts of a data set, in the order of its list."""
@@ -129,10 +129,12 @@ def _of_parts(root: pathlib.Path, parts: dict[str, str]) -> Listing:
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     """What is in a folder, in order, without what is hidden or the system's own."""
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     return sorted(
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in SYSTEM
+        path for path in inside if not path.name.startswith(".") and path.name.lower() not in SYSTEM
     )
 
 
@@ -156,7 +158,11 @@ def _below(folder: pathlib.Path, seen: set[str]) -> Iterator[pathlib.Path]:
 
 def _of_table(path: pathlib.Path) -> Listing:
     read = _rows_of_csv if path.suffix.lower() == ".csv" else _rows_of_parquet
-    columns, rows = read(path)
+    try:
+        columns, rows = read(path)
+        check_columns(path, columns)
+    except ValueError as error:
+        raise SourceError(str(error)) from error
     if not {"path", "label"} <= set(columns):
         raise SourceError(
             f"{path} has the columns {', '.join(map(str, columns))}; give path and label, and "
@@ -190,25 +196,23 @@ def _listed(where: str, row: dict) -> Listed:
     return Listed(os.path.normpath(str(row["path"])), str(row["label"]), FOLDERS[split.lower()])
 
 
+def _unreadable(path: pathlib.Path, error: OSError) -> SourceError:
+    return SourceError(f"{path} cannot be read ({error.strerror or error}); allow it, or move it.")
+
+
 def _rows_of_csv(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict]]]:
     """The columns, and each row by its number in the file, from one."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             return list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise SourceError(f"{path} is no CSV file in UTF-8: {error}.") from error
 
 
 def _rows_of_parquet(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict]]]:
-    with brought_by("parquet", __name__):
-        from pyarrow import lib, parquet
-    try:
-        table = parquet.read_table(path)
-    except (lib.ArrowException, OSError) as error:
-        raise SourceError(
-            f"{path} is cut off, or no Parquet file; write it anew "
-            f"({' '.join(str(error).split()).rstrip('.')[:160]})."
-        ) from error
+    table = read_parquet(path)
     wanted = [name for name in ("path", "label", "split") if name in table.column_names]
     return table.column_names, list(enumerate(table.select(wanted).to_pylist(), start=1))

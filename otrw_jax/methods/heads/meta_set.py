@@ -67,7 +67,7 @@ def meta_logistic(
             from `init`, no meta set, or a class without meta example.
     """
     check_number("meta_logistic", "l2", l2, above=0)
-    check_number("meta_logistic", "max_iterations", max_iterations, least=1)
+    check_number("meta_logistic", "max_iterations", max_iterations, least=1, whole=True)
     check_number("meta_logistic", "tolerance", tolerance, least=0)
     features = evaluated_features(model)
 

@@ -94,7 +94,7 @@ def meta_weight_net(
         ValueError: the virtual rate is negative or not finite, `hidden` or `meta_batch` is less
             than 1; from `init`, no meta set, or as `check_data`.
     """
-    check_number("meta_weight_net", "hidden", hidden, least=1)
+    check_number("meta_weight_net", "hidden", hidden, least=1, whole=True)
     check_rates("meta_weight_net", meta_batch, virtual_learning_rate)
     net = WeightNet(hidden)
     part = Part(model, optimizer, trainable, batch_norm, axis_name)

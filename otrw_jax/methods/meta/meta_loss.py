@@ -19,7 +19,7 @@ def require_meta_set(method: str, data: TrainingData) -> Examples:
 
 def check_rates(method: str, meta_batch: int, *rates: float | optax.Schedule) -> None:
     """Raises ValueError where a step takes no meta example, or a rate is negative or not finite."""
-    check_number(method, "meta_batch", meta_batch, least=1)
+    check_number(method, "meta_batch", meta_batch, least=1, whole=True)
     for rate in rates:
         check_number(method, "virtual_learning_rate", rate, least=0)
 

@@ -58,7 +58,7 @@ def example_weights(
     batches. Minimised on all N at once, the regularised loss has the closed form for its minimum.
 
     Args:
-        features: of the training examples, float16, float32 or wider.
+        features: of the training examples, float16, float32 or wider, or whole numbers.
         labels: their classes, in 0..K-1.
         meta_features: of the meta set.
         meta_labels: their classes, each of 0..K-1 at least once.
@@ -96,7 +96,7 @@ def example_weights(
         ot=EntropicOT(epsilon=epsilon),
     )
     for name, number in {"rows": rows, "epochs": epochs, "batch_size": batch_size}.items():
-        check_number(where, name, number, least=1)
+        check_number(where, name, number, least=1, whole=True)
     arrays = {"features": features, "meta_features": meta_features}
     arrays = {name: _numbers(where, name, value) for name, value in arrays.items()}
     labels, meta_labels = np.asarray(labels), np.asarray(meta_labels)
@@ -121,9 +121,11 @@ def example_weights(
 
 
 def _numbers(where: str, name: str, values) -> Array:
-    """On the device; those of another kind are refused."""
+    """On the device, whole numbers in float32; those of another kind are refused."""
     values = values if hasattr(values, "dtype") else np.asarray(values)
-    if not any(jnp.issubdtype(values.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+    if jnp.issubdtype(values.dtype, jnp.integer):  # Those of 64 bits would wrap.
+        return jnp.asarray(values, jnp.float32)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(f"{where}: {name} are {values.dtype}; give numbers.")
     return jnp.asarray(values)
 

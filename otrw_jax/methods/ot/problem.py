@@ -80,7 +80,7 @@ class OTProblem:
                 raise ValueError(f"{own}.{field.name} is {value!r}; choose one of {list(choices)}.")
         for name in _AT_LEAST_0:
             check_number(own, name, getattr(self, name), least=0)
-        check_number(own, "measure_size", self.measure_size, least=1)
+        check_number(own, "measure_size", self.measure_size, least=1, whole=True)
         if self.measure == "dynamic" and self.meta_features == "step":
             raise ValueError(
                 f"{own}: the dynamic measure is drawn at each refresh; set meta_features='refresh'."

@@ -89,7 +89,7 @@ def ot_weight_net(
     Returns:
         The method. The weight of an example depends on its batch: in `Method.weights` it is the
         mean over the batches of `ORDERS` random orders, times the batch size, so that their mean is
-        about one.
+        about one. An order's last batch is filled from its start, so that each example is in one.
 
     Raises:
         ValueError: a choice of `config` that concerns kept weights, `second_order` together with
@@ -189,14 +189,14 @@ def net_inputs(
 def _mean_over_batches(weigh, inputs: Float[Array, "n e"], size: int) -> Float[np.ndarray, "n"]:
     """Mean weight of each example over the batches of `ORDERS` random orders, times their size."""
     count = inputs.shape[0]
+    size = min(size, count)
     rng, sums, times = np.random.default_rng(0), np.zeros(count), np.zeros(count)
     for _ in range(ORDERS):
         order = rng.permutation(count)
-        for at in range(0, count - size + 1, size):
-            ids = order[at : at + size]
+        for ids in np.resize(order, (-(-count // size), size)):  # Which goes round.
             sums[ids] += size * np.asarray(weigh(inputs[ids]))
             times[ids] += 1
-    return sums / np.maximum(times, 1)
+    return sums / times
 
 
 def _require_choices(config: OTProblem, net_input: str, axis_name: str | None) -> None:

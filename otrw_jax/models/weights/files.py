@@ -9,10 +9,6 @@ from otrw_jax.extras import brought_by
 from otrw_jax.models.weights.layouts import PREFIX
 from otrw_jax.models.weights.pth import read_pth
 
-with brought_by("weights", __name__):
-    import safetensors
-    import safetensors.numpy
-
 SAFETENSORS = ".safetensors"
 
 
@@ -25,6 +21,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ModuleNotFoundError: the former, without safetensors.
         ValueError: it cannot be read.
     """
     path = pathlib.Path(path).expanduser()
@@ -43,8 +40,11 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Tensors of a file in the safetensors format, by the names that it has.
 
     Raises:
+        ModuleNotFoundError: safetensors is not installed.
         ValueError: it cannot be read.
     """
+    with brought_by("weights", __name__):
+        import safetensors.numpy
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, TypeError, KeyError) as error:

@@ -39,6 +39,18 @@ def test_jpegs_of_every_mode_are_read(tmp_path, mode):
     assert np.abs(read_image(tmp_path / "picture").astype(int) - written).mean() < 6
 
 
+@pytest.mark.parametrize("of", ["open", "load"])
+def test_a_full_memory_is_no_fault_of_the_file(tmp_path, monkeypatch, of):
+    save(tmp_path / "picture.png")
+
+    def full(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(f"PIL.Image.{of}" if of == "open" else "PIL.ImageFile.ImageFile.load", full)
+    with pytest.raises(MemoryError):
+        checked(tmp_path / "picture.png")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_lies_on_white(tmp_path, mode):
     image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))

@@ -174,6 +174,53 @@ def test_what_cannot_be_used_is_refused_or_left_out_within_the_limit(
         load_image_folder(root, data)
 
 
+def test_a_kept_list_is_not_taken_under_a_smaller_limit(root, tmp_path, monkeypatch):
+    """By what was found then, though the files can be read now."""
+    _text(root)
+    assert len(load_image_folder(root, tmp_path / "data", max_excluded=1).paths["train"]) == 5
+    monkeypatch.setattr(image_folder, "checked", lambda path: "0" * 64)
+    with pytest.raises(SourceError, match=r"1 of 12 files .*'train/cat/1.jpg' is no image"):
+        load_image_folder(root, tmp_path / "data")
+
+
+def test_a_file_that_may_be_read_again_is_read_again(root, tmp_path, monkeypatch):
+    """Permission changes neither size nor time; root may read all, hence by name."""
+    closed, may = root / "train/cat/1.jpg", os.access
+    with monkeypatch.context() as shut:
+        shut.setattr(
+            image_folder.os, "access", lambda path, mode: path != closed and may(path, mode)
+        )
+        refuse(shut, closed)
+        found = load_image_folder(root, tmp_path / "data", max_excluded=1)
+        assert len(found.paths["train"]) == 5
+    assert len(load_image_folder(root, tmp_path / "data", max_excluded=1).paths["train"]) == 6
+
+
+def refuse(shut, closed):
+    read = pathlib.Path.read_bytes
+
+    def refusing(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    shut.setattr(pathlib.Path, "read_bytes", refusing)
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        ({"max_excluded": -1}, "max_excluded is -1; it must be 0 or more and whole"),
+        ({"max_excluded": 0.5}, "max_excluded is 0.5; it must be 0 or more and whole"),
+        ({"test_share": 0.0}, r"test_share is 0.0; it must be in \(0, 1\)"),
+        ({"test_share": 1.0}, r"test_share is 1.0; it must be in \(0, 1\)"),
+    ],
+)
+def test_limits_and_shares_out_of_range(root, tmp_path, change, text):
+    with pytest.raises(ValueError, match=text):
+        load_image_folder(root, tmp_path / "data", **change)
+
+
 def test_the_first_ten_faults_are_named(tmp_path):
     root = make_folder(tmp_path / "images", count=7)
     for path in root.glob("train/*/*.jpg"):

@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,7 @@ def test_other_columns_are_left_aside_and_told(tmp_path):
     [
         ("path;label\na.jpg;x\n", "{path} has the columns path;label; give path and label"),
         ("", "{path} has the columns ; give path and label"),
+        ("path,label,path\na.jpg,x,b.jpg\n", "{path} has two columns path; rename or delete one"),
         ("path,label\n", "{path} lists no image"),
         ("path,label\n,x\n", "{path}, row 2: there is no path"),
         ("path,label\na.jpg,\n", "{path}, row 2: there is no label"),
@@ -88,6 +91,19 @@ def test_a_table_that_cannot_be_used_says_where(tmp_path, content, text):
     with pytest.raises(SourceError) as raised:
         list_images(path)
     assert str(raised.value).startswith(text.format(path=path)) and str(raised.value)[-1] == "."
+
+
+def _refusing(self, *args, **options):
+    raise PermissionError(13, "Permission denied", str(self))
+
+
+@pytest.mark.parametrize("of, place", [("open", "list.csv"), ("iterdir", "images")])
+def test_what_may_not_be_read(tmp_path, monkeypatch, of, place):
+    """Root may read all, hence by name."""
+    write_csv(make_folder(tmp_path / "images").parent / "list.csv", ROWS)
+    monkeypatch.setattr(pathlib.Path, of, _refusing)
+    with pytest.raises(SourceError, match=rf"{place} cannot be read \(Permission denied\); allow"):
+        list_images(tmp_path / place)
 
 
 def test_files_of_other_kinds_are_no_tables(tmp_path):

@@ -1,5 +1,6 @@
 """The border of the scripts: arguments, paths, help, interrupts."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -39,6 +40,21 @@ def run(monkeypatch, capsys):
                 flags.FLAGS.mark_as_parsed()
 
     return call
+
+
+@pytest.mark.parametrize("output", ["help", "a line", "many lines"])
+def test_where_nobody_reads_on_a_script_ends_without_a_word(run, monkeypatch, output):
+    """As under `| head`; what is buffered comes to the closed pipe at the end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    def main(argv):
+        print("line\n" * (100_000 if output == "many lines" else 1))
+
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        code, said = run(main, *(["--help"] if output == "help" else []))
+    assert (code, said.err) == (141, "")
 
 
 @pytest.mark.parametrize("interrupt", ["alone", "behind another error"])

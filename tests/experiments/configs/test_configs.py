@@ -349,3 +349,16 @@ def test_a_recipe_may_be_chosen_as_an_argument_or_as_a_field(family):
     for recipe in RECIPES:
         other.recipe = recipe
         assert family.get_config(f"{first}recipe={recipe}").to_dict() == other.to_dict()
+
+
+@pytest.mark.parametrize("get_config", [cifar_lt.get_config, digits.get_config])
+def test_a_change_of_one_second_stage_leaves_the_others(get_config):
+    config = get_config()
+    before = config.stage2.to_dict()
+    for section in ("optimizer", "levers"):
+        for name in ("cb", "otrw_global"):
+            for field in config.stage2[name][section]:
+                config.stage2[name][section][field] = None
+    config.stage2.otrw_global.weight_optimizer.learning_rate = 7.0
+    others = [name for name in before if name not in ("cb", "otrw_global")]
+    assert others and all(config.stage2[name].to_dict() == before[name] for name in others)

@@ -63,13 +63,14 @@ def test_what_trains_the_head_is_compared_with_both(get_config, recipe, expected
     assert same_epochs(recipe, flatten(config.to_dict())) == expected
 
 
-def record(row, seed, error, few, changes=None, epochs=20):
+def record(row, seed, error, few, changes=None, epochs=20, protocol="paper"):
     result = {"error": error} | ({} if few is None else {"few_accuracy": few})
     config = {f"stage2.{row}.epochs": epochs, f"stage2.{row}.trainable": "head/.*"}
     return {
         "row": row,
         "recipe": row,
         "seed": seed,
+        "protocol": protocol,
         "changes": changes or {},
         "config": {} if row == "ce" else config,
         "results": {"best_held_out": result, "last": {"error": 99.0}},
@@ -86,11 +87,25 @@ def test_rows_are_compared_with_as_many_epochs_of_cross_entropy():
     assert row == [
         "`cb`",
         "`continued_head`",
+        "paper",
         "-4.7 ± 0.1",
         "+13.5 ± 6.4",
         "error better",
         "2",
     ]
     assert same_epochs_rows([record("continued", 0, 20.0, 50.0), record("cb", 0, 15.0, None)]) == [
-        ["`cb`", "`continued`", "-5.0", "", NOT_SHOWN, "1"]
+        ["`cb`", "`continued`", "paper", "-5.0", "", NOT_SHOWN, "1"]
+    ]
+
+
+def test_runs_of_two_protocols_are_compared_each_with_its_own():
+    """Their heads have as many epochs, on other first stages."""
+    records = []
+    for protocol, shift in (("paper", 0.0), ("short", 30.0)):
+        records += [record("continued", s, 20.0 + shift, None, protocol=protocol) for s in (0, 1)]
+        records += [record("cb", s, 18.0 - s + shift, None, protocol=protocol) for s in (0, 1)]
+    del records[0]  # Of `paper` one seed is left.
+    assert [row[2:] for row in same_epochs_rows(records)] == [
+        ["paper", "-3.0", "", NOT_SHOWN, "1"],
+        ["short", "-2.5 ± 0.7", "", NOT_SHOWN, "2"],
     ]

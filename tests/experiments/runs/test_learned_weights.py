@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.pictures.drawing import class_weights_of
+from experiments.pictures.plans import has_plan, transport_of_run
 from experiments.program.experiment import Experiment
 from experiments.runs.learned_weights import export_weights, learned_weights
 from experiments.runs.restoring import restore
@@ -30,6 +31,11 @@ def test_learned_weights_with_and_without_a_moving_average(small_config, tmp_pat
     assert np.isfinite(weights).all() and (weights >= 0).all() and weights.std() > 0
     counts, means = class_weights_of(end, weights)
     assert means[recipe].shape == counts.shape
+    if has_plan(end):
+        ((cost, *plans, learned),) = transport_of_run(end, weights)[0].values()
+        assert cost.shape == (len(weights), 10) and np.isfinite(cost).all()
+        for plan, marginal in zip(plans, (1 / len(weights), learned), strict=True):
+            np.testing.assert_allclose(plan.sum(axis=1), marginal, rtol=0.1, atol=1e-5)
     export_weights(tmp_path / "weights.csv", end)
     assert len((tmp_path / "weights.csv").read_text().splitlines()) == 1 + len(weights)
 

@@ -129,7 +129,7 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, "META_USES", {"none": "not used"})
         monkeypatch.setattr(module, "TRANSPORTS", {"none": "no OT", "global": "global"})
     config.seeds = tuple(SEEDS)
-    monkeypatch.setattr(controls, "CONFIG", type("Given", (), {"value": config}))
+    monkeypatch.setattr(controls, "run_config", lambda *_: config)
     with flagsaver.flagsaver():
         flags.FLAGS(["controls", f"--workdir={folder}", f"--records={tmp_path}"])
         controls.main([])

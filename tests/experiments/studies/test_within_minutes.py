@@ -8,8 +8,11 @@ from absl.testing import flagsaver
 
 from experiments import reproduce
 from experiments.configs.kinds import LISTED
+from experiments.documents.results import document
 from experiments.export import export
-from experiments.runs.network_files import read_about
+from experiments.runs.network_files import read_about, write_network
+from experiments.runs.provenance import device_name
+from experiments.runs.restoring import restore
 from experiments.studies import rows
 from experiments.studies.agenda import Cell, agenda
 from experiments.studies.filling import FAILURES
@@ -142,6 +145,30 @@ def test_second_stages_start_from_network_files(call, tmp_path, capsys):
         assert one["results"] == two["results"] and one["config"] == two["config"]
         assert one["seconds_of"]["stage1"] == two["seconds_of"]["stage1"]
     assert records["two"]["ce"]["device"] == read_about(path)["device"]
+    assert not any("device_of" in record for record in records["two"].values())
+
+
+def test_a_first_stage_of_another_device_counts_for_that(call, tmp_path):
+    """And its seconds are those of one run, where second stages are trained together."""
+    for seed in (0, 1):
+        call(tmp_path / "one", 5, "--recipes=ce", f"--seeds={seed}")
+        run = tmp_path / "one" / "runs" / "digits" / "digits_if50" / "ce" / f"seed_{seed}"
+        path = tmp_path / "two" / "records" / "networks" / f"{seed}.safetensors"
+        about = export(run, path) | {"device": "gpu: made"}
+        write_network(path, restore(run, "stage1").state.variables, about)
+    call(tmp_path / "two", 5, "--recipes=ce,cb,crt", "--seeds=0,1", "--set=seeds_at_once=2")
+    records = read(tmp_path / "two" / "records" / "digits.jsonl")
+    spent = sum(epoch["seconds"] for epoch in about["history"])
+    for record in records:
+        assert record["seeds_together"] == (1 if record["row"] == "ce" else 2)
+        if record["row"] == "ce":
+            assert record["device"] == "gpu: made" and "device_of" not in record
+            continue
+        assert record["device"] == device_name() and record["device_of"] == {"stage1": "gpu: made"}
+        if record["seed"] == 1:
+            assert record["seconds_of"]["stage1"] / 2 == pytest.approx(spent, abs=0.02)
+    text = document(tmp_path / "two" / "records")
+    assert f"Device {device_name()} and gpu: made;" in text
 
 
 def test_it_keeps_to_its_minutes_and_goes_on(call, tmp_path, capsys, monkeypatch):

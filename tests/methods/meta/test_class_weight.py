@@ -117,13 +117,12 @@ def test_with_batch_statistics():
 
     @jit
     def by_hand(params, model_state):
-        def losses_of(params, examples):
-            variables = {"params": params, "state": model_state}
-            z, _ = model.features(variables, examples.inputs, True)
-            return cross_entropy(model.logits(params["head"], z), examples.labels)
-
-        moved = model.features({"params": params, "state": model_state}, FIRST.inputs, True)[1]
-        return {"params": hand_step(losses_of, params, *RATES, drawn)[1], "state": moved}
+        losses = problem.normed_losses(model, model_state)
+        moved = losses(params, FIRST)[1]
+        return {
+            "params": hand_step(lambda *given: losses(*given)[0], params, *RATES, drawn)[1],
+            "state": moved,
+        }
 
     wanted = by_hand(state.variables["params"], state.variables["state"])
     assert_trees_close(after.variables, wanted, rtol=1e-3, atol=1e-5)

@@ -68,12 +68,8 @@ def test_the_weights_are_inner_products_of_gradients():
     state = start(NORMED, model)
     after, _ = NORMED_STEP(state, FIRST, META)
     drawn = meta_batch_of(META, 7, state.key, 0)
-    params, model_state = state.variables["params"], state.variables["state"]
-
-    def losses(params, examples):
-        variables = {"params": params, "state": model_state}
-        z, moved = model.features(variables, examples.inputs, True)
-        return cross_entropy(model.logits(params["head"], z), examples.labels), moved
+    params = state.variables["params"]
+    losses = problem.normed_losses(model, state.variables["state"])
 
     @jit
     def gradients(params):

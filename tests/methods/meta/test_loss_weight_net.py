@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.meta.loss_weight_net import WeightNet, meta_weight_net
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
 from tests.methods import problem
@@ -102,13 +101,9 @@ def test_with_batch_statistics():
 
     @jit
     def by_hand(params, net, model_state):
-        def losses_of(params, examples):
-            variables = {"params": params, "state": model_state}
-            z, _ = model.features(variables, examples.inputs, True)
-            return cross_entropy(model.logits(params["head"], z), examples.labels)
-
-        moved = model.features({"params": params, "state": model_state}, FIRST.inputs, True)[1]
-        return *hand_step(losses_of, params, net, drawn, VIRTUAL), moved
+        losses = problem.normed_losses(model, model_state)
+        moved = losses(params, FIRST)[1]
+        return *hand_step(lambda *given: losses(*given)[0], params, net, drawn, VIRTUAL), moved
 
     params, model_state = state.variables["params"], state.variables["state"]
     net, params, moved = by_hand(params, state.net_params, model_state)

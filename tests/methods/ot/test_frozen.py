@@ -49,6 +49,16 @@ def test_by_rows_it_is_the_dense_closed_form(cost, measure):
     np.testing.assert_allclose(found, dense, rtol=2e-5)
 
 
+@pytest.mark.parametrize("feature_weight, label_weight", [(0.3, 1.0), (1.0, 0.0)])
+def test_the_costs_have_their_weights(feature_weight, label_weight):
+    shares = {"feature_weight": feature_weight, "label_weight": label_weight}
+    atoms = prototypes(META.inputs, META.labels, NUM_CLASSES), jnp.arange(NUM_CLASSES)
+    dense = COUNT * optimal_weights(combined_cost(*DATA[:2], *atoms, **shares), epsilon=0.3)
+    found = example_weights(*DATA, epsilon=0.3, **shares)
+    np.testing.assert_allclose(found, dense, rtol=2e-5)
+    assert np.abs(found - example_weights(*DATA, epsilon=0.3)).max() > 0.1
+
+
 @pytest.mark.parametrize("method", ["closed_form", "learned"])
 def test_weights_have_a_mean_of_one_and_balance_the_classes(method):
     """The classes' masses go to balance, as far as the steps and the features' leakage let them."""
@@ -85,9 +95,17 @@ def test_half_precision_and_other_arrays():
     np.testing.assert_allclose(example_weights(*lists), example_weights(*DATA), rtol=1e-6)
 
 
-def test_learned_weights_are_those_of_algorithm_1_on_a_network_that_does_not_move():
+def test_whole_numbers_of_64_bits_do_not_wrap():
+    """As scaled features do, whose weights are those of the features."""
+    scaled = [np.rint(2.0**40 * np.float64(x)).astype(np.int64) for x in (DATA[0], DATA[2])]
+    found = example_weights(scaled[0], DATA[1], scaled[1], DATA[3])
+    np.testing.assert_allclose(found, example_weights(*DATA), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [10, 12])
+def test_learned_weights_are_those_of_algorithm_1_on_a_network_that_does_not_move(size):
     """`ot_reweight` with features for inputs, on the batches that `example_weights` draws."""
-    optimizer, size, seed = optax.sgd(0.2), 10, 5
+    optimizer, seed = optax.sgd(0.2), 5
     config = OTReweighting(
         ot=EntropicOT(epsilon=0.2), trainable="head/.*", batch_norm=False, meta_features="refresh"
     )
@@ -98,7 +116,8 @@ def test_learned_weights_are_those_of_algorithm_1_on_a_network_that_does_not_mov
     state = method.init(jax.random.key(1), variables, data)
     step = jax.jit(method.step)
     for key in jax.random.split(jax.random.key(seed), 2):
-        for ids in jax.random.permutation(key, COUNT).reshape(-1, size):
+        order = jax.random.permutation(key, COUNT)[: COUNT // size * size]
+        for ids in order.reshape(-1, size):
             batch = Batch(TRAIN.inputs[ids], TRAIN.labels[ids], ids)
             state, _ = step(state, batch, META)
     found = example_weights(
@@ -133,6 +152,10 @@ def with_one(array, value):
 
 REFUSED = {
     "a class without meta example": ({"meta_labels": DATA[3] * 2}, "2 of 5 classes have no meta"),
+    "identifiers for classes": (
+        {"meta_labels": DATA[3] * 2**28},
+        r"classes have no .*: 1, 2, .*10, \.\.\.",
+    ),
     "a label that the meta set lacks": ({"labels": DATA[1].at[0].set(3)}, "from 0 to 2; 3 is none"),
     "lengths": ({"labels": DATA[1][:-1]}, r"labels has the shape \(39,\); it must be \[N = 40\]"),
     "widths": ({"meta_features": DATA[2][:, :2]}, r"meta_features has the shape .*d = 5"),
@@ -153,6 +176,9 @@ REFUSED = {
     "cost": ({"cost": "euclidean"}, "cost is 'euclidean'; choose one of"),
     "epsilon": ({"epsilon": 0.0}, "epsilon is 0.0; it must be above 0"),
     "epochs": ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
+    "half an epoch": ({"epochs": 2.5}, "epochs is 2.5; it must be 1 or more and whole"),
+    "half a row": ({"rows": 2.5}, "rows is 2.5; it must be 1 or more and whole"),
+    "half an example": ({"batch_size": 2.5}, "batch_size is 2.5; it must be 1 or more and whole"),
 }
 
 

