@@ -197,7 +197,7 @@ def _name(listing: Listing, test_share: float) -> str:
     if listing.class_names is not None:
         digest.update(repr(listing.class_names).encode())
     for image in listing.images:
-        path = os.path.join(listing.root, image.path)
+        path = listing.root / image.path
         try:
             status = os.stat(path)
             state = status.st_size, status.st_mtime_ns
