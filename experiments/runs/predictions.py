@@ -31,6 +31,7 @@ from otrw_jax.files import replacing
 from otrw_jax.methods.base import Examples
 
 CLASSIFIER = ".zip"
+VIEW = ("side", "crop", "resize")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -133,8 +134,8 @@ def write_classifier(path: pathlib.Path, restored: Restored) -> dict:
     made = export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
     about = {
         "classes": list(source.dataset.class_names),
-        "side": side,
-        "crop": config.encoder.crop,
+        # How images come to this side.
+        **{name: config.encoder[name] for name in VIEW if name in config.encoder},
         "recipe": config.recipe,
         "epoch": restored.number,
         "fingerprint": restored.prepared.split.fingerprint,
