@@ -10,7 +10,16 @@ import time
 
 from absl import flags
 
-from experiments.benchmarks import encoder, epoch, precision, seeds, start, step, stream
+from experiments.benchmarks import (
+    encoder,
+    epoch,
+    fused,
+    precision,
+    seeds,
+    start,
+    step,
+    stream,
+)
 from experiments.benchmarks import machine as measured
 from experiments.benchmarks.solver import autograd as published
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
@@ -36,6 +45,7 @@ SECTIONS = {
     "precision": precision,
     "encoder": encoder,
     "stream": stream,
+    "fused": fused,
     "start": start,
 }
 NEED_PYTORCH = ("published", "epoch", "stream")

@@ -1,6 +1,7 @@
 """Evaluates a checkpoint of a run: metrics, confusion matrix, learned weights.
 
 python -m experiments.evaluate --workdir=runs/digits --checkpoint=stage1
+python -m experiments.evaluate --workdir=runs/mine --on=FOLDER
 """
 
 import pathlib
@@ -10,41 +11,54 @@ import numpy as np
 from experiments.cli import CHECKPOINT, DATA_DIR, WORKDIR, define_path, run_app
 from experiments.program.scores import statistics, summary
 from experiments.runs.learned_weights import export_weights
+from experiments.runs.predictions import examples_at
 from experiments.runs.restoring import restore
 from otrw_jax.files import write_json
 from otrw_jax.metrics import per_class_accuracy
 
 WEIGHTS = define_path("weights", None, "CSV or Parquet file for the learned weights.")
+ON = define_path("on", None, "Images, or features, in place of the test part, by class names.")
 
 
 def main(argv: list[str]) -> None:
-    """Writes evaluation.json and confusion.png into the run directory."""
+    """Writes evaluation.json and confusion.png into the run directory; of others, by their name."""
     from experiments.pictures.classes import confusion_pictures  # Slow to import, with matplotlib.
 
     del argv
     workdir = pathlib.Path(WORKDIR.value)
     restored = restore(workdir, CHECKPOINT.value, DATA_DIR.value or "")
+    name = ""
+    if ON.value:
+        place = pathlib.Path(ON.value).resolve()
+        examples = examples_at(restored, place)
+        name = f"_{place.name if place.is_dir() else place.stem}"
+        prepared = restored.prepared._replace(test=examples, held_out=None)
+        restored = restored._replace(prepared=prepared)
     program, prepared = restored.program, restored.prepared
     found = statistics(program, restored.stage, restored.state.variables, prepared)
     confusion = np.asarray(found["test"].confusion)
     evaluation = {
         "checkpoint": restored.number,
         "stage": restored.stage.name,
+        **({"on": str(place)} if ON.value else {}),
         "fingerprint": prepared.split.fingerprint,
-        **{name: summary(part, prepared, program.config.shots) for name, part in found.items()},
-        "per_class_accuracy": [100 * float(x) for x in per_class_accuracy(confusion)],
+        **{n: summary(part, prepared, program.config.shots) for n, part in found.items()},
+        "per_class_accuracy": [
+            None if np.isnan(x) else 100 * float(x)
+            for x in np.asarray(per_class_accuracy(confusion))
+        ],
         "confusion": confusion.tolist(),
     }
-    write_json(workdir / "evaluation.json", evaluation)
+    report, picture = workdir / f"evaluation{name}.json", workdir / f"confusion{name}.png"
+    write_json(report, evaluation)
     title = f"{program.config.recipe}, epoch {restored.number}"
-    picture = workdir / "confusion.png"
     confusion_pictures(picture, {title: confusion}, prepared.dataset.class_names)
     if WEIGHTS.value:
         export_weights(pathlib.Path(WEIGHTS.value), restored)
     print(f"epoch {restored.number} ({restored.stage.name}) of {workdir}")
-    for name, value in evaluation["test"].items():
-        print(f"  {name:18} {value:6.2f} %")
-    print(f"written: {workdir / 'evaluation.json'}, {picture}")
+    for metric, value in evaluation["test"].items():
+        print(f"  {metric:18} {value:6.2f} %")
+    print(f"written: {report}, {picture}")
 
 
 if __name__ == "__main__":

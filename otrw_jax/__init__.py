@@ -56,6 +56,10 @@ from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.ot.weights import ExampleWeights
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from otrw_jax.samplers import by_weights, class_power, progressive, sampled
+from otrw_jax.training.fitting.default_stages import two_stages
+from otrw_jax.training.fitting.fit import fit
+from otrw_jax.training.fitting.fitted import Fitted
+from otrw_jax.training.stages import Stage
 
 __version__ = "0.1.0"
 
@@ -66,12 +70,14 @@ __all__ = [
     "EntropicOT",
     "ExampleWeights",
     "Examples",
+    "Fitted",
     "MLPWeightNet",
     "Measure",
     "Method",
     "Model",
     "OTProblem",
     "OTReweighting",
+    "Stage",
     "TrainingData",
     "Transport",
     "adapted",
@@ -94,6 +100,7 @@ __all__ = [
     "erm",
     "example_weights",
     "feature_cost",
+    "fit",
     "flax_model",
     "focal",
     "identity_model",
@@ -130,6 +137,7 @@ __all__ = [
     "smoothed",
     "tau_normalised",
     "transport",
+    "two_stages",
     "whole",
     "with_fresh_head",
 ]

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class RunningError(RuntimeError):
+    """A run directory is in use by another process."""
+
+
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Holds Ctrl-C back until the block has ended, so that nothing is left half done."""
@@ -66,6 +70,31 @@ def replacing(path: str | os.PathLike, suffix: str = ".tmp") -> Iterator[pathlib
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def alone_in(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds a run directory, so that no second process writes to it at the same time.
+
+    Raises:
+        RunningError: another process holds it.
+    """
+    import fcntl  # Not on Windows.
+
+    path = workdir / ".lock"
+    with contextlib.ExitStack() as opened:
+        with writing(path):
+            file = opened.enter_context(path.open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunningError(
+                f"another process is training in {workdir}; wait for it, end it, or choose "
+                "another --workdir."
+            ) from None
+        except OSError:  # A file system without locks: nothing to hold.
+            pass
+        yield
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -16,7 +16,7 @@ KNOWS = {
     "data": {"checks", "data", "extras", "files"},
     "methods": {"checks", "losses", "methods", "metrics", "models", "ot", "paths", "samplers"},
     "samplers.py": {"checks", "methods"},
-    "training": {"checks", "files", "methods", "metrics", "models", "training"},
+    "training": {"checks", "data", "files", "methods", "metrics", "models", "training"},
 }
 """From a folder, or a file beside it, to what of the library it may import."""
 

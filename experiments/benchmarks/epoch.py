@@ -48,7 +48,7 @@ def run(effort: Effort) -> list[dict]:
         few_steps = 1 if batch_size > 16 else 2
         ours_steps = few_steps if on_cpu and name != "kept" else steps
         their_steps = (50 if name == "kept" else few_steps) if on_cpu else min(steps, 100)
-        calls = {"ours": _ours(name, batch_size, ours_steps, counts)}
+        calls = {"ours": ours(name, batch_size, ours_steps, counts)}
         for stop in ("converged", "loose") if name == "kept" else ("loose",):
             calls[stop] = _theirs(name, batch_size, their_steps, stop)
         few = dataclasses.replace(effort, minimum_seconds=0.0, repeats=5)
@@ -175,7 +175,15 @@ def _all(functions):
     return [function() for function in functions]
 
 
-def _ours(name: str, batch_size: int, steps: int, counts: np.ndarray) -> Callable:
+def ours(name: str, batch_size: int, steps: int, counts: np.ndarray) -> Callable:
+    """An epoch of so many steps, compiled at its first call.
+
+    Args:
+        name: of a level.
+        batch_size: examples a step.
+        steps: of the epoch.
+        counts: [K], examples of each class of the whole set.
+    """
     config = get_config()
     rng = np.random.default_rng(0)
     images = preprocessing("cifar10")

@@ -35,7 +35,8 @@ def get_config(arguments: str = "") -> ConfigDict:
             # Largest over smallest class; None takes the training part as it is.
             "imbalance_factor": given.imbalance_factor,
             "profile": "exponential",
-            # The part of the meta set: "first" is the first there is of meta, validation, train.
+            # The part of the meta set: "first" is the first there is of meta, validation, train;
+            # "within" is the training part, whose meta examples are trained on all the same.
             "meta_from": "first",
             "meta_per_class": 10,
             # Split off the training part, where there is no validation part.

@@ -6,7 +6,10 @@ SENTENCES = ("sst2", "sst5")
 CLOUDS = ("modelnet10",)
 """Of points; drawn by `data.counts`."""
 
-IMAGE_FOLDERS = ("image_folder",)
+LISTED = {"imagenet_lt": 256.0, "places_lt": 996.0, "inaturalist2018": 500.0}
+"""Long-tailed sets of images by published lists: name to largest over smallest class."""
+
+IMAGE_FOLDERS = ("image_folder", *LISTED)
 """Of the user's (`data.folder`), seen as features of a trained network."""
 
 FEATURES = ("features", *IMAGE_FOLDERS)

@@ -9,6 +9,7 @@ from experiments.configs.kinds import (
     BY_COUNTS,
     ENCODED,
     IMAGE_FOLDERS,
+    LISTED,
     SENTENCES,
     place_field,
 )
@@ -27,6 +28,8 @@ def expand_paths(config: ConfigDict) -> None:
         places.append((config.encoder, "folder"))
     if config.data.name in IMAGE_FOLDERS:
         places.append((config.data, "data_dir"))
+    if config.data.name in LISTED:
+        places.append((config.data, "lists"))
     if config.data.name in (*IMAGE_FOLDERS, *ENCODED):
         places.append((config.encoder, "weights"))
     for section, name in places:

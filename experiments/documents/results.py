@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from experiments.documents.best_stages import best_stages
 from experiments.documents.captions import epochs_of, grouped, origins
 from experiments.documents.controls import controls_parts
 from experiments.documents.findings import chosen, columns_with, errors, findings, protocol_of
@@ -54,6 +55,8 @@ def document(folder: pathlib.Path) -> str:
             parts += [table.note, overview(name, records), *findings(name, records)]
         if name in ENCODED_TABLES and records:
             parts.append(table.note)
+        if name == "table1" or name in ENCODED_TABLES:
+            parts += best_stages(name, records)
         if name in READINGS_TABLES and records:
             parts += [table.note, *readings_parts(records)]
         parts += _table_parts(name, records)

@@ -1,6 +1,5 @@
 """What of a config is compiled: the network, its stages, their loops and their evaluations."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -19,7 +18,13 @@ from otrw_jax.data.images import Preprocessing
 from otrw_jax.models.model import Model
 from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.evaluation import make_evaluator
-from otrw_jax.training.features import given_features, make_keeper, make_reader, pick_copy
+from otrw_jax.training.features import (
+    data_seen,
+    given_features,
+    make_keeper,
+    make_reader,
+    pick_copy,
+)
 from otrw_jax.training.loop import Loop, make_loop
 from otrw_jax.training.stages import DeviceData, Stage, check_batch
 
@@ -128,17 +133,12 @@ class Program:
 
         Its view has the training set's inputs where the stage's method reads them.
         """
-        data = prepared.data
-        if stage.method.reads_inputs:
-            inputs = self.preprocessing.evaluate(data.raw.inputs)
-            train = data.view.train._replace(inputs=self.devices.replicate(inputs))
-            data = data._replace(view=dataclasses.replace(data.view, train=train))
-        if not stage.feature_copies:
-            return data
-        if stage.augment_meta == "never":
-            data = data._replace(raw_meta=None)
+
+        def evaluated(inputs: PyTree) -> PyTree:
+            return self.devices.replicate(self.preprocessing.evaluate(inputs))
+
         key = jax.random.fold_in(jax.random.key(seed), 2)
-        return self._keeper(stage.feature_copies)(variables, data, key)
+        return data_seen(stage, prepared.data, variables, key, evaluated, self._keeper)
 
     def seen(self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree) -> Prepared:
         """The data as a stage sees them: features kept of a frozen backbone are evaluated too.

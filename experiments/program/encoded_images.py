@@ -60,9 +60,11 @@ def image_encoder_name(config: ConfigDict) -> str:
     """The network, weights of one's own, and the side that images are brought to.
 
     Args:
-        config: `encoder` of a run's config: weights, side.
+        config: `encoder` of a run's config: weights, side; the network, where it has a choice.
     """
     own = f" ({pathlib.Path(config.weights).name})" if config.weights else ""
+    if "network" in config:
+        return f"{config.network}{own} at {config.side}²"
     return f"EfficientNet-Lite0{own} at {config.side}²"
 
 

@@ -93,6 +93,11 @@ class FeatureSource(Source):
         n, m, _ = self._sizes
         split = _training_split(data, self._parts["train"].labels, seed, meta_from == "train")
         meta, held_out = split.meta, split.held_out
+        if meta_from == "within":
+            train = self._parts["train"].labels
+            meta = draw_of_each(
+                train, data.meta_per_class, seed, self.dataset.num_classes, "training"
+            )
         if meta_from == "meta":
             meta = n + np.arange(m)
         if "validation" in self._parts:
@@ -159,7 +164,7 @@ def _meta_from(data: ConfigDict, found: FeatureSet) -> str | None:
     part = data.get("meta_from", "first")
     if part == "first":
         part = _first_of(found)
-    if part not in found.parts:
+    if part not in found.parts and part != "within":
         raise ValueError(
             f"data.meta_from is {part!r}, and {data.folder} has no such part; take one of "
             f"{', '.join(p for p in POOLED if p in found.parts)}, or 'first'."
@@ -183,6 +188,8 @@ def _told(found: FeatureSet, meta_from: str | None, data: ConfigDict, scale: flo
         "meta": "the meta set is the meta part",
         "validation": f"the meta set is {each}; the others are held out",
         "train": f"the meta set is {each}, which are not trained on",
+        "within": f"the meta set is {data.meta_per_class} examples of each class of the train "
+        "part, which are trained on all the same",
         None: "there is no meta set; measure=dynamic draws one of the training set",
     }[meta_from]
     lines.append(f"{data.name}: {meta}")

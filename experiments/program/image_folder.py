@@ -1,26 +1,36 @@
-"""A folder or table of images as a data set of runs: seen as features of a trained network."""
+"""Folders, tables and lists of images as data sets of runs: seen as features of a network."""
 
 import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 from rich.progress import track
 
+from experiments.configs.kinds import LISTED
 from experiments.program.features import FeatureSource
-from experiments.program.keeping import Arrays, computed_once
-from otrw_jax.data.builders.image_files import read_square, without_warnings
-from otrw_jax.data.builders.image_folder import THREADS, load_image_folder
+from experiments.program.keeping import kept_rows
+from otrw_jax.data.builders.image_files import read_middle, read_square, without_warnings
+from otrw_jax.data.builders.image_folder import THREADS, ImageFolder, load_image_folder
+from otrw_jax.data.builders.long_tailed import load_long_tailed
+from otrw_jax.data.builders.manual import SourceError
 from otrw_jax.data.features import FeaturePart, FeatureSet
 from otrw_jax.data.sources import data_root
-from otrw_jax.models.image_encoder import efficientnet_lite0_encoder
+from otrw_jax.models.image_encoder import (
+    ImageEncoder,
+    efficientnet_lite0_encoder,
+    resnet_encoder,
+)
+from otrw_jax.training.devices import pick_devices
 
 READ = 128
-"""Images that are read while as many others are encoded."""
+"""Images that are read, at the least, while as many others are encoded."""
 
 
 class FileEncoder:
@@ -31,38 +41,69 @@ class FileEncoder:
         name: changes with the network, its weights, and the view that it is given.
     """
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, devices: Sequence[jax.Device] = ()):
         """Reads the network's weights.
 
         Args:
-            config: `encoder` of a run's config: weights, side, crop.
+            config: `encoder` of a run's config: weights, side and crop, of EfficientNet-Lite0; of a
+                ResNet network, weights, resize, side, mean and deviation.
+            devices: as of `ImageEncoder`.
 
         Raises:
-            ModuleNotFoundError, FileNotFoundError, ValueError: as `efficientnet_lite0_encoder`.
+            ModuleNotFoundError, FileNotFoundError, ValueError: as `efficientnet_lite0_encoder` or
+                `resnet_encoder`; or no weights of a ResNet are named.
         """
-        self.network = efficientnet_lite0_encoder(config.side, config.weights or None)
-        self._side, self._crop = config.side, config.crop
-        self.name = f"{self.network.fingerprint} {config.crop}"
+        self._read: Callable[[pathlib.Path], UInt8[np.ndarray, "s s 3"]]
+        if "network" in config:
+            self.network, view = _resnet(config, devices), f"{config.resize}"
+            self._read = partial(read_middle, resize=config.resize, side=config.side)
+        else:
+            self.network = efficientnet_lite0_encoder(config.side, config.weights or None)
+            self._read = partial(read_square, side=config.side, crop=config.crop)
+            view = config.crop
+        self.name = f"{self.network.fingerprint} {view}"
 
     def __call__(self, paths: Sequence[pathlib.Path]) -> Float[np.ndarray, "n d"]:
-        """Features of image files, as `read_square` reads them.
+        """Features of image files, as the config's view reads them.
 
         Raises:
             ImageError: one cannot be read.
         """
-        blocks = [paths[at : at + READ] for at in range(0, len(paths), READ)]
-        features = []
-        with without_warnings(), concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            ahead = self._start(pool, blocks[0])
-            for after in track([*blocks[1:], []], f"encoding {len(paths)} images"):
+        return np.concatenate(list(self.blocks(paths)))
+
+    def blocks(
+        self, paths: Sequence[pathlib.Path], start: int = 0
+    ) -> Generator[Float[np.ndarray, "b d"]]:
+        """Features of the files from a place on, in blocks; further files are read meanwhile.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        size = max(READ, self.network.batch)
+        blocks = [paths[at : at + size] for at in range(start, len(paths), size)]
+        threads = max(THREADS, os.cpu_count() or 1)
+        with without_warnings(), concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            ahead = self._start(pool, blocks[0] if blocks else [])
+            for after in track([*blocks[1:], []], f"encoding {len(paths) - start} images"):
                 read, ahead = ahead, self._start(pool, after)
-                features.append(self.network(np.stack([future.result() for future in read])))
-        return np.concatenate(features)
+                if read:
+                    yield self.network(np.stack([future.result() for future in read]))
 
     def _start(
         self, pool: concurrent.futures.Executor, paths: Sequence[pathlib.Path]
     ) -> list[concurrent.futures.Future[UInt8[np.ndarray, "s s 3"]]]:
-        return [pool.submit(read_square, path, self._side, self._crop) for path in paths]
+        return [pool.submit(self._read, path) for path in paths]
+
+
+def _resnet(config: ConfigDict, devices: Sequence[jax.Device]) -> ImageEncoder:
+    if not config.weights:
+        raise SourceError(
+            f"encoder.weights is empty; give the path of a {config.network} in torchvision's "
+            "layout, .pth or .safetensors, such as a published stage-1 file."
+        )
+    return resnet_encoder(
+        config.network, config.weights, config.side, config.mean, config.deviation, devices
+    )
 
 
 class ImageFolderSource(FeatureSource):
@@ -83,31 +124,37 @@ class ImageFolderSource(FeatureSource):
             ValueError: no folder is named; or as `load_image_folder`.
         """
         data, root = config.data, data_root(config.data.data_dir or None)
+        listed = data.name in LISTED
         if not data.folder:
-            raise ValueError(
-                "data.folder is empty; give --config.data.folder=DIR, a folder of class folders, "
-                "or a table of images."
-            )
-        self.encoder = FileEncoder(config.encoder)
-        folder = load_image_folder(
-            data.folder,
-            root,
-            max_excluded=data.max_excluded,
-            test_share=data.test_share,
-            watch=shown,
-        )
+            what = "a folder of class folders, or a table of images"
+            if listed:
+                what = "the folder from which the paths of the lists go on"
+            raise SourceError(f"data.folder is empty; give --config.data.folder=DIR, {what}.")
+        self.encoder = FileEncoder(config.encoder, pick_devices(config.devices).local)
+        folder = _listed(data, root) if listed else _folder(data, root)
         self.paths = folder.paths
         name = hashlib.sha256(f"{folder.fingerprint} {self.encoder.name}".encode()).hexdigest()[:32]
-
-        def compute(in_order: bool) -> Arrays:
-            del in_order
-            return {part: self.encoder(paths) for part, paths in folder.paths.items()}
-
-        kept = root / "encoded" / f"{name}.npz"
-        features = computed_once(kept, compute)
+        kept = root / "encoded" / name
+        features = kept_rows(
+            kept,
+            {part: len(paths) for part, paths in folder.paths.items()},
+            lambda part, start: self.encoder.blocks(folder.paths[part], start),
+            self.encoder.network.batch,
+            "float16" if listed else "float32",
+        )
         parts = {part: FeaturePart(features[part], folder.labels[part]) for part in folder.paths}
         notes = (*folder.notes, f"the features are kept in {os.path.relpath(kept)}.")
         return FeatureSet(parts, folder.class_names, notes), name
+
+
+def _folder(data: ConfigDict, root: pathlib.Path) -> ImageFolder:
+    options = {"max_excluded": data.max_excluded, "test_share": data.test_share}
+    return load_image_folder(data.folder, root, watch=shown, **options)
+
+
+def _listed(data: ConfigDict, root: pathlib.Path) -> ImageFolder:
+    options = {"lists": data.lists or None, "max_excluded": data.max_excluded}
+    return load_long_tailed(data.name, data.folder, root, watch=shown, **options)
 
 
 def shown(items: Iterable, title: str, count: int) -> Iterable:

@@ -1,7 +1,5 @@
-"""What a run directory says of its run: its config, the data it saw; and who holds it."""
+"""What a run directory says of its run: its config, and the data it saw."""
 
-import contextlib
-import fcntl
 import pathlib
 
 from jaxtyping import PyTree
@@ -19,12 +17,8 @@ from experiments.runs.extending import (
 )
 from experiments.runs.identity import HOW, fingerprint_of, flatten
 from experiments.runs.provenance import provenance
-from otrw_jax.files import read_json, write_json, writing
+from otrw_jax.files import read_json, write_json
 from otrw_jax.models.model import count_parameters
-
-
-class RunningError(RuntimeError):
-    """A run directory is in use by another process."""
 
 
 class ConfigMismatchError(ValueError):
@@ -164,29 +158,6 @@ def check_config(workdir: pathlib.Path, record: dict) -> None:
             "trained: it was altered, or belongs to another run; restore it from a copy, or choose "
             "another --workdir."
         )
-
-
-@contextlib.contextmanager
-def alone_in(workdir: pathlib.Path):
-    """Holds a run directory, so that no second process writes to it at the same time.
-
-    Raises:
-        RunningError: another process holds it.
-    """
-    path = workdir / ".lock"
-    with contextlib.ExitStack() as opened:
-        with writing(path):
-            file = opened.enter_context(path.open("w"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunningError(
-                f"another process is training in {workdir}; wait for it, end it, or choose "
-                "another --workdir."
-            ) from None
-        except OSError:  # A file system without locks: nothing to hold.
-            pass
-        yield
 
 
 def check_data(workdir: pathlib.Path, prepared: Prepared) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs.earlier import written_earlier
-from experiments.configs.kinds import BY_COUNTS, SENTENCES
+from experiments.configs.kinds import BY_COUNTS, LISTED, SENTENCES
 from experiments.program.encoding import encoder_name
 
 # Fields that change how a run is done, and not what comes out of it.
 HOW = (
     "data.data_dir",
     "data.folder",
+    "data.lists",
     "data.manual_dir",
     "data.max_excluded",
     "encoder.weights",
@@ -66,6 +67,8 @@ def factor_of(config: ConfigDict) -> float | None:
 
 def factor_of_flat(config: dict) -> Any:
     """`factor_of` of a flat config."""
+    if config["data.name"] in LISTED:
+        return LISTED[config["data.name"]]
     if config["data.name"] not in BY_COUNTS:
         return config["data.imbalance_factor"]
     return max(config["data.counts"]) / min(config["data.counts"])

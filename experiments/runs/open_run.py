@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
-    alone_in,
     check_config,
     check_data,
     claim,
@@ -22,7 +21,7 @@ from experiments.runs.identity import fingerprint_of
 from experiments.runs.journal import Reporter
 from experiments.runs.outcomes import best_record, three_results
 from experiments.runs.provenance import device_name
-from otrw_jax.files import read_json, write_json, writing
+from otrw_jax.files import alone_in, read_json, write_json, writing
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.training.devices import from_first, is_first_process, wait_for_all
 

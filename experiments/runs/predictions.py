@@ -1,5 +1,7 @@
 """The classifier that a run on a folder of images is: what it says of other files, and it in one.
 
+And other examples, with their classes, in place of the test part of runs on images or features.
+
 In one file it is a zip archive of `about.json`, the class names and the view that images are given
 in, and of `classify`, serialised by `jax.export`: from pixels to probabilities.
 """
@@ -15,16 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, export
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int32, Shaped, UInt8
 
+from experiments.program.encoded_images import EncodedImagesSource
+from experiments.program.features import FeatureSource
 from experiments.program.image_folder import ImageFolderSource, shown
 from experiments.runs.restoring import Restored
 from otrw_jax.data.builders.image_folder import check_files
-from otrw_jax.data.builders.image_lists import files_below
+from otrw_jax.data.builders.image_lists import files_below, list_images
+from otrw_jax.data.features import load_features
 from otrw_jax.extras import brought_by
 from otrw_jax.files import replacing
+from otrw_jax.methods.base import Examples
 
 CLASSIFIER = ".zip"
+VIEW = ("side", "crop", "resize")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -127,8 +134,8 @@ def write_classifier(path: pathlib.Path, restored: Restored) -> dict:
     made = export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
     about = {
         "classes": list(source.dataset.class_names),
-        "side": side,
-        "crop": config.encoder.crop,
+        # How images come to this side.
+        **{name: config.encoder[name] for name in VIEW if name in config.encoder},
         "recipe": config.recipe,
         "epoch": restored.number,
         "fingerprint": restored.prepared.split.fingerprint,
@@ -137,3 +144,77 @@ def write_classifier(path: pathlib.Path, restored: Restored) -> dict:
         file.writestr("about.json", json.dumps(about, ensure_ascii=False, indent=1))
         file.writestr("classify", made.serialize())
     return about
+
+
+def examples_at(restored: Restored, place: pathlib.Path) -> Examples:
+    """The examples of a folder or file, as a run's test part holds its own.
+
+    Args:
+        restored: a checkpoint of a run on a folder of images, or on features.
+        place: of a run on images, a folder of class folders or a table, all of whose parts are
+            taken; of a run on features, a folder or file of them, of which the test part is taken,
+            or the training part where there is no other.
+
+    Raises:
+        FileNotFoundError: there is no such place.
+        ValueError: the run is on something else, a class is not one of the run's, a file cannot be
+            read, or features are of another width.
+    """
+    source = restored.source
+    if isinstance(source, ImageFolderSource):
+        found = _images(source, place)
+    elif isinstance(source, FeatureSource) and not isinstance(source, EncodedImagesSource):
+        found = _features(restored, place)
+    else:
+        raise ValueError(
+            f"the run is on {restored.program.config.data.name}; --on is for runs on a folder of "
+            "images, or on features."
+        )
+    inputs, names = found
+    labels = _numbered(place, names, restored.prepared.dataset.class_names)
+    return Examples(jnp.asarray(inputs), jnp.asarray(labels))
+
+
+def _images(source: ImageFolderSource, place: pathlib.Path):
+    listing = list_images(place)
+    names = np.array([image.label for image in listing.images])
+    _numbered(place, names, source.dataset.class_names)  # Before any image is read.
+    paths = [listing.root / image.path for image in listing.images]
+    faults = [f"{path!r} stands in no class folder" for path in listing.strays]
+    pairs = zip(paths, check_files(paths, shown), strict=True)
+    faults += [f"{str(path)!r} is {fault}" for path, (_, fault) in pairs if fault]
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise ValueError(
+            f"{place}: {len(faults)} files cannot be used ({'; '.join(faults[:10])}{more}); mend "
+            "or remove them."
+        )
+    return source.encoder(paths), names
+
+
+def _features(restored: Restored, place: pathlib.Path):
+    found = load_features(place, test=False)
+    part = found.parts.get("test", found.parts["train"])
+    width = restored.prepared.test.inputs.shape[1]
+    if part.features.shape[1] != width:
+        raise ValueError(
+            f"{place} has features of {part.features.shape[1]} numbers and the run's have {width}; "
+            "they must be of one encoder."
+        )
+    stored = restored.prepared.test.inputs.dtype
+    return part.features.astype(stored), np.array(found.class_names)[part.labels]
+
+
+def _numbered(
+    place: pathlib.Path, names: Shaped[np.ndarray, "n"], known: tuple[str, ...]
+) -> Int32[np.ndarray, "n"]:
+    """The run's numbers of classes by their names."""
+    foreign = sorted(set(names.tolist()) - set(known))
+    if foreign:
+        raise ValueError(
+            f"{place} has the classes {', '.join(foreign[:8])}, which the run does not have "
+            f"({', '.join(known[:8])}{', …' if len(known) > 8 else ''}); leave these out, or name "
+            "them as the run does."
+        )
+    places = {name: number for number, name in enumerate(known)}
+    return np.array([places[name] for name in names.tolist()], np.int32)

@@ -209,7 +209,7 @@ def _epochs_left(
         clock = time.perf_counter()
         told = experiment.first_time(loop) and is_first_process()
         if loop.stage.feature_copies:
-            display.waiting(f"{loop.stage.name}: computing the features that are kept", told)
+            display.waiting(f"{loop.stage.name}: features that are kept", told)
         seen = [
             program.seen(loop.stage, run.seed, run.prepared, before)
             for run, before in zip(group, variables, strict=True)

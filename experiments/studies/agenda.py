@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from experiments.configs.kinds import LISTED
 from experiments.studies.rows import protocols_of
 from experiments.studies.tables import TABLES, published_columns
 
@@ -73,6 +74,9 @@ SEEDS = (0, 1, 2)
 def agenda(protocols: Sequence[str]) -> Iterator[Cell]:
     """The cells, the most valuable first; some seeds come twice.
 
+    Tables of images that are the user's are left out, since each run needs their folder: they are
+    run by name.
+
     Args:
         protocols: in the order in which long-tailed CIFAR is to be run.
     """
@@ -81,6 +85,8 @@ def agenda(protocols: Sequence[str]) -> Iterator[Cell]:
             for row in block.rows:
                 yield Cell(block.table, row, block.dataset, block.factor, protocol, block.seeds)
     for name, table in TABLES.items():
+        if table.dataset in LISTED:
+            continue
         settings = [(c.dataset, c.imbalance_factor) for c in published_columns(name)]
         for dataset, factor in dict.fromkeys(settings or [(table.dataset, table.imbalance_factor)]):
             for protocol in protocols:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from experiments.configs import cifar_features, cifar_lt, digits, modelnet10, sst
-from experiments.configs.kinds import ENCODED, SENTENCES
+from experiments.configs import cifar_features, cifar_lt, digits, large_sets, modelnet10, sst
+from experiments.configs.kinds import ENCODED, LISTED, SENTENCES
 from experiments.configs.overrides import follow_rates
 from experiments.program.encoded_images import image_encoder_name
 from experiments.program.encoding import encoder_name
@@ -84,6 +84,12 @@ def _protocol_config(row, dataset, factor, changes, protocol) -> ConfigDict:
         return modelnet10.get_config(f"minority={minority},{network}recipe={row.recipe}")
     if dataset == "digits":
         return digits.get_config(arguments)
+    if dataset in LISTED:
+        if factor != LISTED[dataset]:
+            raise ValueError(
+                f"--imbalance_factor={factor}: the lists of {dataset} have {LISTED[dataset]:g}."
+            )
+        return large_sets.get_config(f"dataset={dataset},recipe={row.recipe}")
     if dataset in ENCODED:
         return cifar_features.get_config(f"dataset={ENCODED[dataset]},{arguments}")
     return cifar_lt.get_config(f"dataset={dataset},{arguments},protocol={protocol}")
@@ -227,7 +233,8 @@ def _encoder(config: ConfigDict) -> dict[str, str]:
     """The encoder's name, where the data set is seen as its features."""
     if config.data.name in SENTENCES:
         return {"encoder": encoder_name(config.encoder)}
-    return {"encoder": image_encoder_name(config.encoder)} if config.data.name in ENCODED else {}
+    of_images = config.data.name in (*ENCODED, *LISTED)
+    return {"encoder": image_encoder_name(config.encoder)} if of_images else {}
 
 
 def _held_out_error(history: list[dict]) -> float | None:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from experiments.configs.kinds import LISTED
 from experiments.recipes import RECIPES
 from experiments.studies import published, rates
-from experiments.studies.published import Column
+from experiments.studies.published import IN_LARGE, IN_TABLE1, IN_TABLE5, IN_TABLE12, Column
 
 NOTE_CIFAR = """\
 Ours, held-out selection, and in brackets the paper's figure, for runs of the whole
@@ -53,6 +54,12 @@ NOTE_POINTNET = """\
 The same with PointNet, a lighter network, which a CPU trains. The paper's figures are of
 PointNet++: what may be compared is the order of the rows and their differences."""
 
+NOTE_LARGE = """\
+Ours, held-out selection (of iNaturalist, whose validation list is the test part, the last epoch),
+and in brackets the paper's figure. Every row is a linear head on the features of one frozen
+network, that of a stage-1 file of others: rows that the paper trains as a whole network stand
+beside it for their order alone. docs/large_sets.md has the commands, and what each row needs."""
+
 NOTE_ENCODED = """\
 The subsets, meta sets and held-out parts of table 1, seen as features of EfficientNet-Lite0,
 trained on ImageNet and left as it is, of images enlarged to 128²: nothing is augmented, and every
@@ -79,52 +86,6 @@ class Table(NamedTuple):
     note: str = NOTE_CIFAR
 
 
-IN_TABLE1 = {
-    "ce": "CE",
-    "focal": "Focal",
-    "cb_ce": "CB-CE",
-    "cb_focal": "CB-Focal",
-    "ldam": "LDAM",
-    "ldam_drw": "LDAM-DRW",
-    "l2rw": "L2RW",
-    "mwn": "Meta-Weight-Net",
-    "mcw_ce": "Meta-class-weight CE",
-    "mcw_focal": "Meta-class-weight Focal",
-    "mcw_ldam": "Meta-class-weight LDAM",
-    "metasaug_ce": "MetaSAug CE",
-    "metasaug_focal": "MetaSAug Focal",
-    "metasaug_ldam": "MetaSAug LDAM",
-    "ib": "IB",
-    "ib_cb": "IB + CB",
-    "ib_focal": "IB + Focal",
-    "bbn": "BBN",
-    "otrw_paper": "OT weight vector",
-    "otrw_released": "OT weight vector",
-    "otrw_global": "OT weight vector",
-    "otrw_global_sampling": "OT weight vector",
-}
-"""Recipe to its row in the paper's table 1; every reading of the method stands beside its one."""
-
-IN_TABLE5 = {
-    "ce": "Fine-tuned BERT + CE",
-    "proportion": "Proportion (inverse class frequency)",
-    "ldam_drw": "LDAM-DRW",
-    "hu": "Hu et al.",
-    "logit_adjustment": "Logit adjustment",
-    "otrw_net": "OT weight net",
-}
-"""Recipe to its row in the paper's table 5."""
-
-IN_TABLE12 = {
-    "ce": "PointNet++",
-    "focal": "Focal",
-    "ldam_drw": "LDAM-DRW",
-    "logit_adjustment": "Logit adjustment",
-    "otrw_paper": "OT weight vector",
-}
-"""Recipe to its row in the paper's table 12."""
-
-
 def _rows(paper: Mapping[str, str]) -> dict[str, Row]:
     """Every recipe, beside the paper's rows that there are."""
     return {name: Row(name, {}, paper.get(name)) for name in RECIPES}
@@ -133,6 +94,14 @@ def _rows(paper: Mapping[str, str]) -> dict[str, Row]:
 def _ot(paper: str | None, recipe: str = "otrw_paper", **choices) -> Row:
     """A row of OT with other choices."""
     return Row(recipe, {f"stage2.{recipe}.choices.{k}": v for k, v in choices.items()}, paper)
+
+
+def _large(title: str, dataset: str, paper: str, **more: Row) -> Table:
+    """A table of images by published lists: every head on features, beside the paper's rows."""
+    theirs = published.rows_of(paper)
+    known = {name: row for name, row in IN_LARGE.items() if row in theirs}
+    rows = {name: row for name, row in _rows(known).items() if name != "bbn"}
+    return Table(title, {**rows, **more}, dataset, LISTED[dataset], paper, NOTE_LARGE)
 
 
 def _changed(
@@ -209,6 +178,18 @@ TABLES = {
         200.0,
         "table2",
     ),
+    "table3": _large("Places-LT (the paper's table 3)", "places_lt", "table3"),
+    "table4": _large(
+        "ImageNet-LT (the paper's table 4)",
+        "imagenet_lt",
+        "table4",
+        reduced=_ot(
+            "OT weight vector, 100 prototypes a step",
+            measure="random_prototypes",
+            measure_size=100,
+        ),
+    ),
+    "table6": _large("iNaturalist 2018 (the paper's table 6)", "inaturalist2018", "table6"),
     "cifar_features": Table(
         "Long-tailed CIFAR on features of EfficientNet-Lite0",
         {name: Row(name) for name in RECIPES if name != "bbn"},  # No layer before the head.

@@ -15,7 +15,7 @@ class Split(NamedTuple):
 
     Attributes:
         train: [n], the imbalanced training examples.
-        meta: [m], the small balanced set that guides the weights.
+        meta: [m], the small balanced set that guides the weights; where asked for, some of `train`.
         held_out: [v], balanced too, for the choice of a checkpoint; often empty.
         counts: [K], the number of training examples of each class.
         extra: [e], further balanced examples, on which a backbone is fine-tuned; often empty.

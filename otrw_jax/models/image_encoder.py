@@ -1,22 +1,28 @@
 """A trained network as an encoder: images to features, a batch at a time."""
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from otrw_jax.checks import check_number
 from otrw_jax.models.backbones.efficientnet import EfficientNetLite0, standardised
 from otrw_jax.models.weights.efficientnet import load_efficientnet_lite0
 from otrw_jax.models.weights.placing import Weights
+from otrw_jax.models.weights.resnet import read_resnet
 from otrw_jax.paths import named_leaves
 
 BATCH = 32
+"""Images that a device has at a time: what a row's features depend on beside its image."""
+DEPTHS = {"resnet50": 50, "resnet101": 101, "resnet152": 152}
+"""Name of a ResNet to its depth."""
 
 
 class ImageEncoder:
@@ -29,6 +35,7 @@ class ImageEncoder:
             crop them before, where it matters.
         fingerprint: of the network, its weights, the side and what pixels become: features kept
             under one name were computed alike.
+        batch: images that all devices have at a time.
     """
 
     def __init__(
@@ -37,6 +44,8 @@ class ImageEncoder:
         weights: Weights,
         standardise: Callable[[Float[Array, "b h w c"]], Float[Array, "b h w c"]],
         side: int,
+        *,
+        devices: Sequence[jax.Device] = (),
     ):
         """Takes a network with trained weights.
 
@@ -45,6 +54,8 @@ class ImageEncoder:
             weights: of it; the head is not used.
             standardise: from pixels of 0 to 255 to what the weights expect.
             side: as above.
+            devices: those over which images are spread, each with as many at a time; by default
+                the first alone. What comes out does not depend on them.
 
         Raises:
             ValueError: the side is less than 1.
@@ -52,7 +63,16 @@ class ImageEncoder:
         check_number("ImageEncoder", "side", side, least=1, whole=True)
         self.network, self.side = network, side
         self._variables = {"params": weights.backbone, **weights.state}
-        self._apply = jax.jit(partial(_features, network, standardise, side))
+        function = partial(_features, network, standardise, side)
+        self._apply, self._spread = jax.jit(function), None
+        self.batch = BATCH * max(len(devices), 1)
+        if len(devices) > 1:
+            mesh = Mesh(np.array(devices), ("batch",))
+            whole, rows = PartitionSpec(), PartitionSpec("batch")
+            self._spread = jax.jit(
+                jax.shard_map(function, mesh=mesh, in_specs=(whole, rows), out_specs=rows)
+            )
+            self._replicas = jax.device_put(self._variables, NamedSharding(mesh, whole))
         self.fingerprint = _fingerprint(repr(network), side, weights, standardise)
 
     def __call__(self, images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n d"]:
@@ -67,9 +87,12 @@ class ImageEncoder:
                 f"ImageEncoder: images are {images.dtype} of shape {images.shape}; give uint8 "
                 "[n, height, width, 1 or 3]."
             )
+        apply, variables, size = self._apply, self._variables, BATCH
+        if self._spread is not None:
+            apply, variables, size = self._spread, self._replicas, self.batch
         parts = [
-            np.asarray(self._apply(self._variables, _rows(images, at)))
-            for at in range(0, max(len(images), 1), BATCH)
+            np.asarray(apply(variables, _rows(images, at, size)))
+            for at in range(0, max(len(images), 1), size)
         ]
         return np.concatenate(parts)[: len(images)]
 
@@ -91,6 +114,35 @@ def efficientnet_lite0_encoder(side: int, path: str | None = None) -> ImageEncod
     return ImageEncoder(EfficientNetLite0(), load_efficientnet_lite0(path), standardised, side)
 
 
+def resnet_encoder(
+    name: str,
+    path: str | os.PathLike,
+    side: int,
+    mean: Sequence[float],
+    deviation: Sequence[float],
+    devices: Sequence[jax.Device] = (),
+) -> ImageEncoder:
+    """A ResNet of torchvision's layout as an encoder, features of 2,048 numbers.
+
+    Args:
+        name: one of `DEPTHS`.
+        path: of its weights, as `load_resnet` reads them; the last layer is not used.
+        side: height and width of the images that it is given.
+        mean: of colours from 0 to 1, as the weights expect them.
+        deviation: likewise.
+        devices: as of `ImageEncoder`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such name; the file cannot be read, or is of another network.
+    """
+    if name not in DEPTHS:
+        raise ValueError(f"network is {name!r}; choose one of {', '.join(DEPTHS)}.")
+    network, weights = read_resnet(path, DEPTHS[name])
+    centre, scale = (255 * np.asarray(x, np.float32)[None, None, None] for x in (mean, deviation))
+    return ImageEncoder(network, weights, lambda x: (x - centre) / scale, side, devices=devices)
+
+
 def _features(network, standardise, side, variables, images):
     shape = (images.shape[0], side, side, images.shape[3])
     pixels = jnp.clip(jax.image.resize(images.astype(jnp.float32), shape, "cubic"), 0.0, 255.0)
@@ -105,10 +157,10 @@ def _ramp() -> Float[Array, "1 256 2 3"]:
     return jnp.asarray(np.stack([greys, colours], axis=1)[None], jnp.float32)
 
 
-def _rows(images: np.ndarray, at: int) -> np.ndarray:
+def _rows(images: np.ndarray, at: int, size: int) -> np.ndarray:
     """A batch from a place on; always as many, so that one program serves."""
-    rows = images[at : at + BATCH]
-    return np.pad(rows, ((0, BATCH - len(rows)), (0, 0), (0, 0), (0, 0)))
+    rows = images[at : at + size]
+    return np.pad(rows, ((0, size - len(rows)), (0, 0), (0, 0), (0, 0)))
 
 
 def _fingerprint(network: str, side: int, weights: Weights, standardise: Callable) -> str:

@@ -1,5 +1,6 @@
 """Features of a frozen backbone, computed once and kept in place of the inputs."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -12,7 +13,7 @@ from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples, Method, matching_paths
 from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.models.model import Model
-from otrw_jax.training.stages import DeviceData, Prepare
+from otrw_jax.training.stages import DeviceData, Prepare, Stage
 
 
 def given_features(model: Model) -> Model:
@@ -126,6 +127,34 @@ def make_keeper(
         return DeviceData(kept_copies(variables, data.raw, key), view, raw_meta)
 
     return keep
+
+
+def data_seen(
+    stage: Stage,
+    data: DeviceData,
+    variables: PyTree,
+    key: Key[Array, ""],
+    prepare: Callable[[PyTree], PyTree],
+    keeper: Callable[[int], Callable[[PyTree, DeviceData, Key[Array, ""]], DeviceData]],
+) -> DeviceData:
+    """The data that a stage trains on: inputs, or features kept of a frozen backbone.
+
+    Args:
+        stage: whose method may read the training set's inputs.
+        data: as they are stored; the view has the training set's labels alone.
+        variables: the network before the stage.
+        key: of the copies' augmentation.
+        prepare: from stored to network inputs, without augmentation.
+        keeper: from the number of copies to what `make_keeper` compiles.
+    """
+    if stage.method.reads_inputs:
+        train = data.view.train._replace(inputs=prepare(data.raw.inputs))
+        data = data._replace(view=dataclasses.replace(data.view, train=train))
+    if not stage.feature_copies:
+        return data
+    if stage.augment_meta == "never":
+        data = data._replace(raw_meta=None)
+    return keeper(stage.feature_copies)(variables, data, key)
 
 
 def pick_copy(keys: Key[Array, "b"], kept: Float[Array, "b c d"]) -> Float[Array, "b d"]:

@@ -44,7 +44,7 @@ def test_features_are_those_of_the_encoder_in_the_order_of_the_list(shared, caps
 
 def test_features_are_computed_once_whatever_the_seed_and_the_recipe(shared, monkeypatch):
     first = Experiment(small(shared)).source.dataset
-    monkeypatch.setattr(FileEncoder, "__call__", lambda self, paths: pytest.fail("computed anew"))
+    monkeypatch.setattr(FileEncoder, "blocks", lambda self, *_: pytest.fail("computed anew"))
     for recipe in ("cb", "otrw_paper"):
         again = Experiment(small(shared, recipe, meta_from="train")).source.dataset
         np.testing.assert_array_equal(again.test_inputs, first.test_inputs)
@@ -56,12 +56,12 @@ def test_features_are_computed_once_whatever_the_seed_and_the_recipe(shared, mon
 def test_another_view_has_features_of_its_own(shared, monkeypatch, field, value):
     made = []
 
-    def count(self, paths):
-        made.append(self.name)
-        return np.ones((len(paths), 4), np.float32)
+    def count(self, paths, start):
+        made.append((self.name, start))
+        yield np.ones((len(paths), 4), np.float32)
 
     Experiment(small(shared))
-    monkeypatch.setattr(FileEncoder, "__call__", count)
+    monkeypatch.setattr(FileEncoder, "blocks", count)
     config = small(shared)
     config.update_from_flattened_dict({field: value})
     Experiment(config)

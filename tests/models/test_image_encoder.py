@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -10,7 +11,11 @@ import safetensors.numpy
 
 from otrw_jax.models import image_encoder
 from otrw_jax.models.backbones.efficientnet import standardised
-from otrw_jax.models.image_encoder import ImageEncoder, efficientnet_lite0_encoder
+from otrw_jax.models.image_encoder import (
+    ImageEncoder,
+    efficientnet_lite0_encoder,
+    resnet_encoder,
+)
 from otrw_jax.models.weights.placing import Weights
 from tests.models.weights import made
 
@@ -124,3 +129,48 @@ def test_what_is_no_image(images):
 def test_an_impossible_side(side):
     with pytest.raises(ValueError, match=f"side is {side}; it must be 1 or more and whole"):
         pixels_encoder(side)
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 70, 131])
+def test_over_devices_the_features_are_the_same(count):
+    images = made.images(count, 3)
+    spread = ImageEncoder(
+        Pixels(), Weights({}, {}, None), lambda x: x, 3, devices=jax.devices()[:4]
+    )
+    assert spread.batch == 128 and pixels_encoder(3).batch == 32
+    np.testing.assert_array_equal(spread(images), pixels_encoder(3)(images))
+    assert spread.fingerprint == pixels_encoder(3).fingerprint
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    safetensors.numpy.save_file(made.resnet(50), path)
+    return path
+
+
+def test_a_resnet_is_that_of_pytorch(resnet, monkeypatch):
+    monkeypatch.setattr(image_encoder, "BATCH", 2)
+    # The stored logits are of pixels less 127, over 128.
+    colours = (127 / 255,) * 3, (128 / 255,) * 3
+    z = resnet_encoder("resnet50", resnet, made.SIDE, *colours)(made.images())
+    tensors = made.resnet(50)
+    logits = z @ tensors["fc.weight"].T + tensors["fc.bias"]
+    np.testing.assert_allclose(logits, GOLDEN["resnet50"], atol=2e-4, rtol=1e-4)
+
+
+def test_colours_are_part_of_what_features_are_kept_under(resnet):
+    others = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
+    prints = {resnet_encoder("resnet50", resnet, 32, *c).fingerprint for c in (IMAGENET, others)}
+    prints.add(resnet_encoder("resnet50", resnet, 32, IMAGENET[0], others[1]).fingerprint)
+    assert len(prints) == 3
+
+
+def test_a_network_of_another_depth_or_name_is_refused(resnet):
+    with pytest.raises(ValueError, match="does not hold the network that is asked for"):
+        resnet_encoder("resnet101", resnet, 32, *IMAGENET)
+    with pytest.raises(ValueError, match="network is 'resnet18'; choose one of resnet50, resnet1"):
+        resnet_encoder("resnet18", resnet, 32, *IMAGENET)

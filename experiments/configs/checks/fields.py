@@ -29,6 +29,8 @@ SEED = whole(0, 2**32 - 1)
 POSITIVE, NOT_NEGATIVE = number(0, without="low"), number(0)
 SHARE, BELOW_ONE = number(0, 1), number(0, 1, without="high")
 
+_COLOURS = each(number(0, 1, without="low"), least=3)
+
 RULES: dict[str, Rule] = {
     # The run
     "seed": SEED,
@@ -48,7 +50,7 @@ RULES: dict[str, Rule] = {
     "data.*_per_class": whole(0),
     "data.counts": each(whole(1), least=2),
     "data.first": whole(0),
-    "data.meta_from": one_of("first", "meta", "validation", "train"),
+    "data.meta_from": one_of("first", "meta", "validation", "train", "within"),
     "data.scaling": one_of("length", "none"),
     "data.points": whole(1, 1024),
     "data.padding": one_of("reflect", "zero"),
@@ -61,6 +63,9 @@ RULES: dict[str, Rule] = {
     "encoder.lowercase": YES_OR_NO,
     "encoder.side": whole(8),
     "encoder.crop": one_of("center", "none"),
+    "encoder.resize": whole(8),
+    "encoder.mean": _COLOURS,
+    "encoder.deviation": _COLOURS,
     "encoder.fine_tuning.epochs": whole(0),
     # The network
     "model.depth": DEPTH,

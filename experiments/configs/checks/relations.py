@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from ml_collections import ConfigDict
 
 from experiments.configs.common import levers
-from experiments.configs.kinds import BY_COUNTS, FEATURES
+from experiments.configs.kinds import BY_COUNTS, FEATURES, LISTED
 from experiments.recipes import RECIPES, recipe_name
 from experiments.recipes.transport import reweighting_of
 
@@ -128,6 +128,23 @@ def _branches(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _middle(config: ConfigDict) -> Iterator[str]:
+    encoder = config.get("encoder", {})
+    if "resize" in encoder and encoder.side > encoder.resize:
+        yield (
+            f"encoder.side is {encoder.side}, and encoder.resize is {encoder.resize}: the middle "
+            "that is taken must be no larger than the image's shorter side."
+        )
+
+
+def _published(config: ConfigDict) -> Iterator[str]:
+    if config.data.name in LISTED and config.data.imbalance_factor is not None:
+        yield (
+            f"data.imbalance_factor is {config.data.imbalance_factor}, and the lists of "
+            f"{config.data.name} are long-tailed as they are; set it to None."
+        )
+
+
 def _imbalance(config: ConfigDict) -> Iterator[str]:
     if config.data.name not in (*BY_COUNTS, *FEATURES) and config.data.imbalance_factor is None:
         yield (
@@ -145,5 +162,7 @@ RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _choices,
     _branches,
     _imbalance,
+    _middle,
+    _published,
 )
 """From a config whose fields are each in range to what is wrong with them together."""

@@ -55,10 +55,10 @@ def make_image_list(
 ) -> ImageList:
     """Leaves out what cannot be read, within a limit, and numbers the classes.
 
-    The classes are those of the training part: in the order of their numbers where all names are
-    whole numbers, else of their names by code points. Where no image is of the test part, a
-    share of each class's training images becomes it: those whose SHA-256 is smallest, so that
-    copies stay together and further images move few.
+    The classes are those of the training part: in the order that the listing gives, else of their
+    numbers where all names are whole numbers, else of their names by code points. Where no image
+    is of the test part, a share of each class's training images becomes it: those whose SHA-256 is
+    smallest, so that copies stay together and further images move few.
 
     Args:
         listing: the images.
@@ -90,6 +90,8 @@ def make_image_list(
         )
     numbers = all(name.isdecimal() for name in names)
     order = "their numbers" if numbers else "their names"
+    if listing.class_names is not None:
+        names, order = listing.class_names, "the lists"
     notes.append(f"the {len(names)} classes are in the order of {order}: {some(names)}.")
     notes += _copies(images)
     return ImageList(images, names, tuple(faults), tuple(notes))

@@ -1,10 +1,11 @@
-"""A folder or table of images as a TFDS dataset, whose records hold paths; nothing is re-encoded.
+"""Folders, tables, lists of images as TFDS datasets whose records hold paths, without re-encoding.
 
 All images are read once before anything is written. A record's number is its place in the list,
 so that the number of examples, and of their weights, is fixed before any of them has a number.
 """
 
 import concurrent.futures
+import functools
 import hashlib
 import os
 import pathlib
@@ -115,28 +116,76 @@ def load_image_folder(
     """
     check_number("load_image_folder", "max_excluded", max_excluded, least=0, whole=True)
     check_number("load_image_folder", "test_share", test_share, above=0, below=1)
-    listing, root = list_images(place), pathlib.Path(data_dir).expanduser()
-    name = _name(listing, test_share)
-    folder = root / NAME / name / str(ImageFolderBuilder.VERSION)
+    return load_listing(
+        list_images(place), data_dir, max_excluded=max_excluded, test_share=test_share, watch=watch
+    )
+
+
+def load_listing(
+    listing: Listing,
+    data_dir: str | os.PathLike,
+    *,
+    builder: type[ImageFolderBuilder] = ImageFolderBuilder,
+    max_excluded: int = 0,
+    test_share: float = 0.2,
+    watch: Watch | None = None,
+) -> ImageFolder:
+    """The images of a listing, as `load_image_folder` has those of a folder.
+
+    Args:
+        listing: of images that are yet to be read.
+        data_dir: as there, with the next.
+        builder: of the data set.
+        max_excluded: as there, with the next two.
+        test_share: as there.
+        watch: as there.
+
+    Raises:
+        SourceError: as `make_image_list`; nothing has been written.
+        OSError: the records cannot be written.
+    """
+    root, name = pathlib.Path(data_dir).expanduser(), _name(listing, test_share)
+    folder = root / builder.name / name / str(builder.VERSION)
     if not folder.exists():
         images = _read(listing, max_excluded, test_share, watch)
-        builder = ImageFolderBuilder(data_dir=root, config=_Config(name, images))
-        prepare(builder, folder, root, root)
-    builder = ImageFolderBuilder(data_dir=root, config=_Config(name))
-    metadata = builder.info.metadata
-    check_faults(listing, metadata["excluded"], max_excluded)
+        prepare(builder(data_dir=root, config=_Config(name, images)), folder, root, root)
+    written = _records(builder, root, name)  # type: ignore[arg-type]  # A class has a hash.
+    check_faults(listing, written.excluded, max_excluded)
+    paths = {
+        part: tuple(listing.root / path for path in found) for part, found in written.paths.items()
+    }
+    notes = (*written.notes, *_of_excluded(written.excluded))
+    return ImageFolder(paths, written.labels, written.class_names, written.fingerprint, notes)
+
+
+class _Written(NamedTuple):
+    """What the records of a listing say, its paths from the listing's folder on."""
+
+    paths: dict[str, tuple[str, ...]]
+    labels: dict[str, Int32[np.ndarray, "n"]]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4)
+def _records(builder: type[ImageFolderBuilder], root: pathlib.Path, name: str) -> _Written:
+    """Reads records; in a process once, since of a large set it takes long."""
+    written = builder(data_dir=root, config=_Config(name))
     paths, labels = {}, {}
-    for part in builder.info.splits:
-        source = builder.as_data_source(part)
+    for part in written.info.splits:
+        source = written.as_data_source(part)
         records = source.__getitems__(range(len(source)))
-        paths[part] = tuple(listing.root / record["path"].decode() for record in records)
+        paths[part] = tuple(record["path"].decode() for record in records)
         labels[part] = np.array([record["label"] for record in records], np.int32)
-    notes = (*metadata["notes"], *_of_excluded(metadata["excluded"]))
-    names = tuple(builder.info.features["label"].names)
-    return ImageFolder(paths, labels, names, metadata["fingerprint"], notes)
+        labels[part].setflags(write=False)  # They are shared.
+    about, names = written.info.metadata, tuple(written.info.features["label"].names)
+    decided = tuple(about["notes"]), tuple(about["excluded"])
+    return _Written(paths, labels, names, about["fingerprint"], *decided)
 
 
-def _of_excluded(excluded: list[str]) -> Iterator[str]:
+def _of_excluded(excluded: tuple[str, ...]) -> Iterator[str]:
     if excluded:
         more = "; …" if len(excluded) > 10 else ""
         yield f"files left out: {len(excluded)} ({'; '.join(excluded[:10])}{more})."
@@ -145,10 +194,12 @@ def _of_excluded(excluded: list[str]) -> Iterator[str]:
 def _name(listing: Listing, test_share: float) -> str:
     """Changes with paths, classes, parts, and the files' sizes, times and whether they open."""
     digest = hashlib.sha256(repr((test_share, listing.strays)).encode())
+    if listing.class_names is not None:
+        digest.update(repr(listing.class_names).encode())
     for image in listing.images:
         path = listing.root / image.path
         try:
-            status = path.stat()
+            status = os.stat(path)
             state = status.st_size, status.st_mtime_ns
         except OSError:
             state = None

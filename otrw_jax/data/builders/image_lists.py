@@ -40,12 +40,14 @@ class Listing(NamedTuple):
         images: by part, in the order of their paths, or of the table's rows.
         strays: paths of images that stand in no class folder.
         notes: what was decided, a sentence each.
+        class_names: in the order of the classes, where the lists decide it.
     """
 
     root: pathlib.Path
     images: tuple[Listed, ...]
     strays: tuple[str, ...]
     notes: tuple[str, ...]
+    class_names: tuple[str, ...] | None = None
 
 
 def list_images(place: str | os.PathLike) -> Listing:

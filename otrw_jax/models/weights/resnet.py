@@ -1,6 +1,9 @@
 """Trained ResNets from files in the layout of torchvision and timm."""
 
 import os
+from collections.abc import Mapping
+
+import numpy as np
 
 from otrw_jax.models.backbones.resnet_imagenet import ResNetImageNet
 from otrw_jax.models.weights.files import read_tensors
@@ -28,6 +31,30 @@ def load_resnet(path: str | os.PathLike, network: ResNetImageNet, head: bool = F
         ValueError: it cannot be read, or its tensors are not those of the network (`place`).
     """
     return place(path, read_tensors(path), network, _module, "fc", head)
+
+
+def read_resnet(
+    path: str | os.PathLike, depth: int, head: bool = False
+) -> tuple[ResNetImageNet, Weights]:
+    """A ResNet as wide as that of a file, and its weights, as `load_resnet` has them.
+
+    Args:
+        path: as there.
+        depth: 50, 101 or 152.
+        head: as there.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_resnet`.
+    """
+    tensors = read_tensors(path)
+    network = ResNetImageNet(depth, _width(tensors))
+    return network, place(path, tensors, network, _module, "fc", head)
+
+
+def _width(tensors: Mapping[str, np.ndarray]) -> int:
+    """Channels of the first convolution; that of the published networks where there is none."""
+    filters = tensors.get("conv1.weight")
+    return ResNetImageNet.width if filters is None or not filters.ndim else len(filters)
 
 
 def _module(path: tuple[str, ...]) -> str:

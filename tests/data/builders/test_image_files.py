@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otrw_jax.data.builders.image_files import ImageError, checked, read_image, read_square
+from otrw_jax.data.builders.image_files import (
+    ImageError,
+    checked,
+    read_image,
+    read_middle,
+    read_square,
+)
 from tests.data.builders.image_files import cut_off, pixels, save
 
 
@@ -142,6 +148,28 @@ def test_a_square_is_the_middle_or_the_whole(tmp_path):
     np.testing.assert_array_equal(read_square(tmp_path / "a.png", 8), middle)
     with pytest.raises(ValueError, match=r"crop is 'middle'; it must be one of center, none."):
         read_square(tmp_path / "a.png", 5, "middle")
+
+
+@pytest.mark.parametrize(
+    "width, height, size, box",
+    [
+        # Sizes and corners by torchvision's Resize and CenterCrop, whose halves go to the even.
+        (12, 8, (15, 10), (4, 2, 10, 8)),
+        (8, 12, (10, 15), (2, 4, 8, 10)),
+        (11, 8, (13, 10), (4, 2, 10, 8)),
+        (8, 8, (10, 10), (2, 2, 8, 8)),
+    ],
+)
+def test_the_middle_is_that_of_torchvision(tmp_path, width, height, size, box):
+    image = Image.fromarray(pixels(3, height, width))
+    image.save(tmp_path / "a.png")
+    expected = image.resize(size, Image.Resampling.BILINEAR).crop(box)
+    np.testing.assert_array_equal(read_middle(tmp_path / "a.png", 10, 6), expected)
+
+
+def test_a_middle_that_is_larger_than_the_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"side is 6, and resize is 5; it must be as large"):
+        read_middle(tmp_path / "a.png", 5, 6)
 
 
 def test_the_digest_is_of_the_file(tmp_path):

@@ -13,6 +13,7 @@ DATA = (
     "digits",
     "features",
     "image_folder",
+    "large_sets",
     "modelnet10",
     "sst",
 )

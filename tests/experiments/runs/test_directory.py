@@ -4,18 +4,11 @@ import pytest
 
 from experiments.configs import digits, modelnet10, sst
 from experiments.program.experiment import Experiment
-from experiments.runs.directory import (
-    ConfigMismatchError,
-    RunningError,
-    alone_in,
-    check_config,
-    check_place,
-    claim,
-)
+from experiments.runs.directory import ConfigMismatchError, check_config, check_place, claim
 from experiments.runs.first_stage import differing_first_stage
 from experiments.runs.identity import HOW, factor_of, fingerprint_of, flatten
 from experiments.runs.training import train
-from otrw_jax.files import read_json, write_json
+from otrw_jax.files import RunningError, alone_in, read_json, write_json
 from tests.experiments.shared import with_fields
 
 

@@ -39,7 +39,7 @@ def test_a_bar_covers_all_seeds_and_moves_within_epochs(experiment, tmp_path, mo
     assert completed == sorted(completed) and (completed[0], completed[-1]) == (0, 10)
     assert sum(at != int(at) for at in completed) > 10
     assert waited[0] == "stage1: compiling" and "evaluating" in waited
-    stage2 = waited.index("stage2: computing the features that are kept")
+    stage2 = waited.index("stage2: features that are kept")
     assert waited[stage2 + 1] == "stage2: compiling"
     out = capsys.readouterr().out
     assert "10/10 epochs" in out and "otrw_global, 2 seeds" in out
@@ -55,7 +55,7 @@ def test_without_a_terminal_lines_say_what_is_waited_for(experiment, tmp_path, m
         train_together(experiment, runs_in(tmp_path / name))
     lines = capsys.readouterr().out.splitlines()
     title = "otrw_global, 2 seeds: "
-    for what in ("stage1: compiling", "stage2: computing the features that are kept"):
+    for what in ("stage1: compiling", "stage2: features that are kept"):
         assert lines.count(title + what) == 1  # Compiled once.
     assert sum(line.startswith(title) for line in lines) == 3  # And "stage2: compiling".
 

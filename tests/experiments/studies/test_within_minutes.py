@@ -7,6 +7,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import reproduce
+from experiments.configs.kinds import LISTED
 from experiments.documents.results import document
 from experiments.export import export
 from experiments.runs.network_files import read_about, write_network
@@ -220,7 +221,9 @@ def test_what_fits_comes_before_what_does_not(monkeypatch):
 def test_the_agenda_has_every_cell_of_every_table():
     cells = list(agenda(("short", "paper")))
     for name, table in TABLES.items():
-        assert {cell.row for cell in cells if cell.table == name} == set(table.rows)
+        # Those of images that are the user's are run by name.
+        rows = set() if table.dataset in LISTED else set(table.rows)
+        assert {cell.row for cell in cells if cell.table == name} == rows
     cifar = [cell for cell in cells if cell.dataset.startswith("cifar")]
     assert {cell.protocol for cell in cifar} == {"short", "paper"}
     assert {cell.protocol for cell in cells if cell not in cifar} == {"paper"}

@@ -5,7 +5,15 @@ import fnmatch
 import pytest
 from flax.traverse_util import flatten_dict
 
-from experiments.configs import cifar_lt, digits, features, image_folder, modelnet10, sst
+from experiments.configs import (
+    cifar_lt,
+    digits,
+    features,
+    image_folder,
+    large_sets,
+    modelnet10,
+    sst,
+)
 from experiments.configs.checks.fields import RULES, check_config, rule_of
 from experiments.program.networks import make_model
 from experiments.recipes import RECIPES, make_stages
@@ -22,10 +30,13 @@ CONFIGS = {
     "sst": sst.get_config("sst5"),
     "features": features.get_config(),
     "image_folder": image_folder.get_config(),
+    "imagenet_lt": large_sets.get_config(),
+    "inaturalist2018": large_sets.get_config("dataset=inaturalist2018"),
 }
 # Names, which are looked up where they are used, and paths.
 NAMES = (
     *("recipe", "name", "folder", "_dir", "stage1_from", "encoder.weights"),
+    *("data.lists", "encoder.network"),
     *("pooling", ".net", "net_input"),
 )
 ERM = ("cb", "continued", "continued_head", "crt", "lws", "disalign")
