@@ -14,6 +14,8 @@ LEAST = 4
 """Second stages without OT weights, for one to be called the best."""
 TRANSDUCTIVE = ("ot_correction",)
 """Recipes that read the test part as a whole."""
+ON_META = ("otrw_released", "meta_centroids", "meta_logistic")
+"""Recipes whose head is trained on the meta set's labels."""
 
 
 def best_stages(name: str, records: list[dict]) -> list[str]:
@@ -39,8 +41,8 @@ def _setting(record: dict) -> tuple[str, str, float]:
 def _sentence(name: str, records: list[dict], setting: tuple[str, str, float]) -> str:
     rows: dict[str, dict[int, dict]] = {}
     for record in records:
-        told = not record["changes"] and record.get("held_out_error") is not None
-        if told and _setting(record) == setting:
+        plainly = not record["changes"] and record.get("held_out_error") is not None
+        if plainly and _setting(record) == setting:
             rows.setdefault(record["row"], {})[record["seed"]] = record
     kinds: Mapping[bool, dict] = {True: {}, False: {}}
     for row, runs in rows.items():
@@ -61,14 +63,20 @@ def _sentence(name: str, records: list[dict], setting: tuple[str, str, float]) -
     )
     protocol, dataset, factor = setting
     named = f"{dataset} ({protocol})" if protocol != "paper" else dataset
+    count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     return (
         f"{named} at {factor:g}: of {len(kinds[True])} stages with OT weights the "
-        f"held-out part chooses `{weighted}`, of {len(kinds[False])} without "
-        f"`{plain}`; the first less the second, on the same networks seed by seed, "
-        f"{spread(differences, 1, sign=True)} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''}): "
+        f"held-out part chooses {_named(name, weighted)}, of {len(kinds[False])} "
+        f"without {_named(name, plain)}; the first less the second, on the same networks seed by "
+        f"seed, {spread(differences, 1, sign=True)} ({count}): "
         f"{verdict(differences, least=True)}."
     )
 
 
 def _least(rows: Mapping[str, dict], seeds: list[int]) -> str:
     return min(rows, key=lambda row: np.mean([rows[row][s]["held_out_error"] for s in seeds]))
+
+
+def _named(name: str, row: str) -> str:
+    on_meta = TABLES[name].rows[row].recipe in ON_META
+    return f"`{row}` (trained on the meta set too)" if on_meta else f"`{row}`"

@@ -52,3 +52,10 @@ def test_stages_without_some_of_the_seeds_are_not_considered(records):
     begun = records_of({"disalign": 0.0, "otrw_net": 0.0}, {"disalign": 0.0, "otrw_net": 0.0}, (1,))
     assert best_stages("table1", records + begun) == [text]
     assert best_stages("table1", [r for r in records if r["row"] != "crt"]) == []
+
+
+def test_a_stage_that_is_trained_on_the_meta_set_is_called_so(records):
+    best = {"otrw_released": 1.0, "meta_logistic": 1.0}
+    (text,) = best_stages("table1", records + records_of(best, best))
+    assert "chooses `otrw_released` (trained on the meta set too), of 5 without" in text
+    assert "without `meta_logistic` (trained on the meta set too); the first" in text
