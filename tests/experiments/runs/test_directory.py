@@ -159,6 +159,7 @@ def test_how_a_run_is_done_may_differ(whole_run, experiment, tmp_path):
     values = {
         "data.data_dir": "elsewhere",
         "data.folder": "elsewhere",
+        "data.lists": "elsewhere",
         "data.manual_dir": "elsewhere",
         "data.max_excluded": 1,
         "encoder.weights": "elsewhere",
