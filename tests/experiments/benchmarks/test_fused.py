@@ -53,7 +53,7 @@ def test_a_plain_process_is_plain_where_this_one_is_fused(processes, monkeypatch
 def test_a_process_that_fails_says_why(monkeypatch):
     failed = subprocess.CompletedProcess((), 1, "", "no such kernels\n")
     monkeypatch.setattr(fused.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(RuntimeError, match="16 fused ended: no such kernels."):
+    with pytest.raises(RuntimeError, match=r"16 fused ended: no such kernels\."):
         fused._measured(16, "fused")
 
 
