@@ -11,6 +11,7 @@ from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
 from experiments.program.prepared import Recent
 from experiments.recipes import RECIPES
+from otrw_jax.methods.base import Examples, TrainingData
 
 READ = {"ncm", "oltr", "otrw_global", "otrw_global_sampling"}
 """Recipes whose second stage reads the training set's inputs, or features kept of them."""
@@ -119,6 +120,15 @@ def test_no_more_than_so_many_bytes_are_kept():
     for choice in (0, 1, 0, 2, 1, 2, 0):
         get(choice)
     assert made == [0, 1, 2, 0]
+
+
+def test_what_a_tree_has_beside_its_arrays_counts():
+    recent, labels = Recent(2**10), Examples(None, np.zeros(3, np.int32))
+    for num_classes in (2, 3):
+        data = TrainingData(labels, None, num_classes)
+        assert recent.get([], data, lambda data=data: np.array(data.num_classes)) == num_classes
+    assert recent.get([], (np.ones(1), None), lambda: np.zeros(1)) == 0
+    assert recent.get([], (None, np.ones(1)), lambda: np.ones(1)) == 1
 
 
 def test_a_dynamic_measure_reads_the_inputs(small_config):
