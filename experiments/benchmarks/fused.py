@@ -7,6 +7,7 @@ python -m experiments.benchmarks.fused BATCH PLAIN_OR_FUSED
 
 import itertools
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ import jax
 
 from experiments.benchmarks.epoch import NUM_CLASSES, ours
 from experiments.benchmarks.timing import Effort
-from experiments.cli.compilation import fuse
+from experiments.cli.compilation import FUSION, fuse
 from experiments.documents.markdown import number, table
 from otrw_jax.data.splits import long_tailed_counts
 
@@ -84,7 +85,10 @@ def _measured(batch_size: int, kernels: str) -> dict:
         RuntimeError: it ends otherwise than it should; with what it says.
     """
     command = [sys.executable, "-m", "experiments.benchmarks.fused", str(batch_size), kernels]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    # Whether it is fused is the process's own to say, whatever this one was started with.
+    others = [x for x in os.environ.get("XLA_FLAGS", "").split() if not x.startswith(FUSION)]
+    environment = os.environ | {"XLA_FLAGS": " ".join(others)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended: {done.stderr.strip()}.")
     return json.loads(done.stdout.splitlines()[-1])

@@ -24,8 +24,9 @@ from experiments.configs import features
 from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import first_stage, head_stage, ot_stage, second_stages, sgd
 from experiments.configs.kinds import LISTED
+from otrw_jax.data.photos import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = IMAGENET_MEAN, IMAGENET_STD
 INATURALIST = (0.466, 0.471, 0.380), (0.195, 0.194, 0.192)
 """Mean and deviation of colours, as the stage-1 networks of each were trained."""
 

@@ -83,15 +83,16 @@ class Recent:
 
         Args:
             choices: JSON data.
-            arrays: each counts by its content.
+            arrays: each counts by its content and place, with what the tree has beside arrays.
             compute: gives what is kept from now on.
         """
         if jax.process_count() > 1:  # No process has all of an array.
             return compute()
         digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode())
-        for path, leaf in jax.tree.leaves_with_path(arrays):
-            leaf = np.asarray(leaf)
-            digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
+        leaves, structure = jax.tree.flatten(arrays)
+        digest.update(str(structure).encode())
+        for leaf in map(np.asarray, leaves):
+            digest.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
         name = digest.hexdigest()
         if name not in self._kept:
             self._kept[name] = compute()

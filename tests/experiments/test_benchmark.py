@@ -1,11 +1,13 @@
 """What the benchmark records and how it writes it down; no times."""
 
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -220,10 +222,15 @@ def test_images_a_second_are_measured(monkeypatch):
 def test_images_from_the_disk_are_measured_against_the_same_ones(monkeypatch, tmp_path):
     for name, value in (("HEIGHT", 30), ("WIDTH", 40), ("SIDE", 16), ("CROP", 12), ("BATCH", 2)):
         monkeypatch.setattr(stream, name, value)
+    # A second for ours, two for theirs, in turn.
+    ticks = itertools.accumulate(itertools.cycle([0.0, 1.0, 0.0, 2.0]))
+    monkeypatch.setattr(stream, "time", types.SimpleNamespace(process_time=ticks.__next__))
     records = stream.run(TINY)
     assert json.loads(json.dumps(records)) == records
     assert [record["name"] for record in records] == ["squares of 16²", "a network's inputs, 12²"]
-    assert all(record["images"] == 8 and record["ours"] > 0 for record in records)
+    for record in records:
+        assert (record["images"], record["ours"], record["pytorch"]) == (8, 8.0, 4.0)
+        assert record["ratio"] == 2.0
     records[0] |= {"ours": 500.0, "ratio": 1.25}
     records[1]["ratio"] = 0.8
     text = stream.markdown(records)

@@ -38,14 +38,16 @@ def call(monkeypatch):
 
 
 def test_images_of_some_classes_and_of_one_that_the_run_lacks(call, tmp_path):
-    make_folder(tmp_path / "mine", CLASSES, 6, ("train", "test"))
+    make_folder(tmp_path / "mine", CLASSES, 6, ("train", "val", "test"))
     make_folder(tmp_path / "new", ("eel", "cat"), 2, ("",))
     make_folder(tmp_path / "foreign", ("cat", "fox"), 1, ("",))
+    (tmp_path / "foreign" / "cat" / "0.jpg").write_bytes(b"no image")  # Classes are read first.
     run = tmp_path / "run"
     train(Experiment(small(tmp_path)), run, 0, 0)
     assert call(run, tmp_path / "new") is None
     found = read_json(run / "evaluation_new.json")
     assert np.sum(found["confusion"], axis=1).tolist() == [2, 0, 2]
+    assert "test" in found and "held_out" not in found
     assert found["per_class_accuracy"][1] is None and found["on"] == str(tmp_path / "new")
     assert (run / "confusion_new.png").exists() and not (run / "evaluation.json").exists()
     assert call(run, tmp_path / "foreign") == (

@@ -11,6 +11,7 @@ from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
 from experiments.program.prepared import Recent
 from experiments.recipes import RECIPES
+from otrw_jax.methods.base import Examples, TrainingData
 
 READ = {"ncm", "oltr", "otrw_global", "otrw_global_sampling"}
 """Recipes whose second stage reads the training set's inputs, or features kept of them."""
@@ -73,11 +74,17 @@ def test_inputs_are_prepared_where_a_stage_reads_them(small_config, recipe, shap
 
 
 def test_recipes_on_one_network_share_the_features_they_see(small_config, monkeypatch):
-    def seen(recipe, seed=0, scale=1.0, backbone=1.0):
+    def seen(recipe, seed=0, scale=1.0, backbone=1.0, subset=0, copies=2, **data):
         config = small_config(recipe)
-        config.stage2[recipe].feature_copies = 2
+        config.stage2[recipe].feature_copies = copies
+        config.data.update(data)
+        if recipe == "otrw_released":  # On a backbone that stays as it is.
+            config.stage2[recipe].choices.update(
+                {"trainable": "head/.*", "batch_norm": False, "meta_batch_norm": False}
+                | {"measure": "prototype"}
+            )
         experiment = Experiment(config)
-        prepared = experiment.prepare(0)
+        prepared = experiment.prepare(subset)
         program = experiment.program(prepared)
         variables = program.initial_variables(0)
         params = variables["params"] | {
@@ -93,7 +100,10 @@ def test_recipes_on_one_network_share_the_features_they_see(small_config, monkey
     jax.tree.map(np.testing.assert_array_equal, first.data, other.data)
     assert all(map(operator.is_, jax.tree.leaves(first.data), jax.tree.leaves(other.data)))
     assert other.test is first.test and other.held_out is first.held_out
-    for changed in ({"seed": 1}, {"backbone": 2.0}):
+    assert seen("ncm").data.view.train.inputs.shape[1:] == (64,)
+    assert first.data.raw_meta is None and seen("otrw_released").data.raw_meta is not None
+    changes = {"seed": 1}, {"backbone": 2.0}, {"subset": 1}, {"copies": 3}, {"padding": "zero"}
+    for changed in changes:
         assert seen("crt", **changed).data.raw.inputs is not first.data.raw.inputs
 
 
@@ -110,6 +120,15 @@ def test_no_more_than_so_many_bytes_are_kept():
     for choice in (0, 1, 0, 2, 1, 2, 0):
         get(choice)
     assert made == [0, 1, 2, 0]
+
+
+def test_what_a_tree_has_beside_its_arrays_counts():
+    recent, labels = Recent(2**10), Examples(None, np.zeros(3, np.int32))
+    for num_classes in (2, 3):
+        data = TrainingData(labels, None, num_classes)
+        assert recent.get([], data, lambda data=data: np.array(data.num_classes)) == num_classes
+    assert recent.get([], (np.ones(1), None), lambda: np.zeros(1)) == 0
+    assert recent.get([], (None, np.ones(1)), lambda: np.ones(1)) == 1
 
 
 def test_a_dynamic_measure_reads_the_inputs(small_config):
