@@ -17,7 +17,7 @@ KEEP = flags.DEFINE_bool(
 FAST_CPU = flags.DEFINE_bool(
     "fast_cpu",
     False,
-    "Fuse more on CPUs, where convolutional networks with batches of 64 or more then train faster; "
+    "Fuse more on CPUs, where convolutional networks with large batches then train faster; "
     "results differ by rounding.",
 )
 flags.disclaim_key_flags()
