@@ -1,5 +1,6 @@
 """Inputs that stay on the disk: the steps of the loop in memory, whichever way they are read."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -21,7 +22,12 @@ from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.loop import make_loop, run_stage
 from otrw_jax.training.stages import DeviceData, Stage
-from otrw_jax.training.streaming import StreamedData, make_streaming_loop, run_streamed
+from otrw_jax.training.streaming import (
+    StreamedData,
+    make_streaming_loop,
+    placed_batches,
+    run_streamed,
+)
 from otrw_jax.training.underway import Saver, restore_underway
 
 N, K, SIZE, EPOCHS = 70, 3, 8, 2
@@ -207,9 +213,36 @@ def test_inputs_are_read_ahead_and_no_more_than_asked(on_disk):
     loop = streaming_loop()
     loop.epoch(loop.start(KEY, variables(), data), data, KEY, save=lambda u: seen.append(len(read)))
     assert len(read) == STEPS * SIZE
-    calls = np.arange(1, STEPS)
-    assert (np.array(seen) >= SIZE * np.minimum(calls + 2, STEPS)).all()
-    assert (np.array(seen) <= SIZE * (calls + 2 + 2 + 1)).all()
+    most = SIZE * (np.arange(1, STEPS) + 2 + 2 + 1)
+    assert (np.array(seen) <= most).all()
+
+
+class Listed:
+    """Inputs that no thread reads ahead."""
+
+    def __len__(self):
+        return 20
+
+    @contextlib.contextmanager
+    def batches(self, ids, size):
+        yield (ids[at : at + size] for at in range(0, len(ids), size))
+
+
+def test_two_more_batches_are_placed_than_are_given():
+    placed = []
+
+    def place(batch):
+        placed.append(batch)
+        return batch
+
+    counts = [len(placed) for _ in placed_batches(Listed(), np.arange(20), 4, place)]
+    assert counts == [3, 4, 5, 5, 5]
+
+
+def test_the_share_of_an_epoch_that_is_done_is_told():
+    shares = []
+    run(run_streamed, streaming_loop(steps=3), streamed(arrays()[0]), tick=shares.append)
+    assert shares == EPOCHS * [3 / STEPS, 6 / STEPS]
 
 
 def test_two_devices_equal_one(on_disk):
