@@ -219,10 +219,7 @@ REFUSED = {
     "truths": ({"train": (TRAIN[0], TRAIN[1] > 0)}, "labels are bool; give whole numbers."),
     "columns": ({"train": (TRAIN[0], TRAIN[1][:, None])}, "labels have shape (40, 1)"),
     "from 1": ({"train": (TRAIN[0], TRAIN[1] + 1)}, "train: labels are whole numbers from 0 to 2"),
-    "negative": (
-        {"meta": (META[0], META[1] - 1)},
-        "meta: labels are whole numbers from 0 to 2",
-    ),
+    "negative": ({"meta": (META[0], META[1] - 1)}, "meta: labels are whole numbers from 0 to 2"),
     "nan": ({"train": broken(7, np.nan)}, "1 of 40 inputs have numbers that are not finite, the"),
     "infinite": ({"train": broken(7, np.inf)}, "first of them that of row 7; mend them"),
     "too large": ({"train": (TRAIN[0].astype(float) * 1e300, TRAIN[1])}, "not finite"),
@@ -243,10 +240,7 @@ REFUSED = {
     "epochs": ({"given": (Stage("a", stages()[0].method, 0, 8),)}, "epochs is 0"),
     "names of stages": ({"given": (stages()[0],) * 2}, "give each its own name."),
     "classes": ({"given": (Stage("a", OTHER_PRESET, 1, 8),)}, "is for 4 classes and the data have"),
-    "half epochs": (
-        {"given": (Stage("a", stages()[0].method, 1.5, 8),)},
-        "fit: a: epochs is 1.5; it must be 1 or more and whole.",
-    ),
+    "half epochs": ({"given": (Stage("a", stages()[0].method, 1.5, 8),)}, "fit: a: epochs is 1.5"),
     "half": ({"checkpoint_every": 1.5}, "checkpoint_every is 1.5; it must be 1 or more and whole."),
     "often": ({"evaluate_every": 0}, "fit: evaluate_every is 0; it must be 1 or more"),
 }
@@ -297,11 +291,8 @@ def test_the_program_of_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys
     assert said[0] == said[1] and said[0].startswith("{'balanced_accuracy': ")
     weights = np.load("weights.npy")
     assert weights.shape == (180,) and (weights == 0).sum() == 15
-    assert sorted(path.name for path in (tmp_path / "runs/in_python/checkpoints").iterdir()) == [
-        "60",
-        "79",
-        "80",
-    ]
+    names = sorted(path.name for path in (tmp_path / "runs/in_python/checkpoints").iterdir())
+    assert names == ["60", "79", "80"]
 
 
 def test_stored_bytes_are_prepared_and_augmented():
