@@ -241,3 +241,8 @@ def _check_data(stage: Stage, data: StreamedData, begun: Underway | None) -> Non
             f"examples in batches of {stage.batch_size} make {steps}; go on with the data and the "
             "batch size that it began with."
         )
+    if begun is not None and begun.ids.shape[1] % stage.batch_size:
+        raise ValueError(
+            f"{stage.name}: the epoch that has begun has batches of {begun.ids.shape[1]}, not of "
+            f"{stage.batch_size}; go on with the batch size that it began with."
+        )

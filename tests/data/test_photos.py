@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,23 @@ def test_factors_and_their_order_are_drawn_for_each_image():
     assert factors.mean() == pytest.approx(1, abs=0.04)
     alike = jnp.asarray(same)
     np.testing.assert_array_equal(random_colours(keys(200), alike, 0.0), np.clip(same, 0, 255))
+
+
+def test_colours_change_by_three_factors_in_any_order():
+    image = jnp.asarray(photos(1)[0], jnp.float32) / 4 + 90  # Nothing is cut off.
+    out = np.asarray(colours_in_jit(keys(64), jnp.stack([image] * 64)))
+    orders = list(itertools.permutations(range(3)))
+    found = []
+    for one, key in zip(out, keys(64), strict=True):
+        factors = jax.random.uniform(jax.random.split(key)[1], (3,), minval=0.6, maxval=1.4)
+        wanted = [
+            functools.reduce(lambda x, at: blended(x, order[at], factors[at]), range(3), image)
+            for order in orders
+        ]
+        off = [np.abs(one - np.asarray(x)).max() for x in wanted]
+        assert min(off) < 1e-3
+        found.append(int(np.argmin(off)))
+    assert set(found) == set(range(6))
 
 
 def test_crops_are_anywhere_and_half_are_mirrored():

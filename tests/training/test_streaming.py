@@ -1,5 +1,6 @@
 """Inputs that stay on the disk: the steps of the loop in memory, whichever way they are read."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -21,7 +22,12 @@ from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.loop import make_loop, run_stage
 from otrw_jax.training.stages import DeviceData, Stage
-from otrw_jax.training.streaming import StreamedData, make_streaming_loop, run_streamed
+from otrw_jax.training.streaming import (
+    StreamedData,
+    make_streaming_loop,
+    placed_batches,
+    run_streamed,
+)
 from otrw_jax.training.underway import Saver, restore_underway
 
 N, K, SIZE, EPOCHS = 70, 3, 8, 2
@@ -69,6 +75,18 @@ def variables():
     return MODEL.init(jax.random.key(1), jnp.zeros((2, 8, 8, 1)))
 
 
+def _of_state(state, labels):
+    """Another distribution after each step."""
+    return 1.0 + (jnp.arange(labels.shape[0]) + state.step) % 7
+
+
+def _drifted(state, data):
+    """Another network at the start of an epoch."""
+    del data
+    params = jax.tree.map(lambda x: 1.1 * x, state.variables["params"])
+    return dataclasses.replace(state, variables=state.variables | {"params": params})
+
+
 def make_stage(name="erm", devices=None):
     axis = (devices or pick_devices()).axis_name
     optimizer = optax.sgd(0.1, momentum=0.9)
@@ -76,6 +94,8 @@ def make_stage(name="erm", devices=None):
     if name == "paper":
         config = dataclasses.replace(paper(K), virtual_learning_rate=0.1)
         method = ot_reweight(MODEL, optimizer, optax.sgd(0.1), K, config, axis_name=axis)
+    if name == "drifting":
+        method = method._replace(sampling=_of_state, refresh=_drifted)
     if name == "sampled":
         method = sampled(method, class_power(K, 0.0))
     often = "step" if name == "paper" else "never"
@@ -129,10 +149,10 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("name", "steps"), [("erm", 1), ("erm", 3), ("drifting", 1)])
 @pytest.mark.parametrize("at", [(0, 3), (1, 6)])
-def test_an_epoch_that_was_killed_goes_on_bit_for_bit(at, steps, tmp_path):
-    loop, data = streaming_loop(steps=steps), streamed(arrays()[0])
+def test_an_epoch_that_was_killed_goes_on_bit_for_bit(at, name, steps, tmp_path):
+    loop, data = streaming_loop(name, steps), streamed(arrays()[0])
     wanted = run(run_streamed, loop, data)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         saver = Saver(checkpoints, 3)
@@ -163,6 +183,24 @@ def test_an_epoch_that_was_killed_goes_on_bit_for_bit(at, steps, tmp_path):
     assert found[1] == wanted[1][number:]
 
 
+def test_a_run_that_goes_back_writes_its_checkpoints_again(tmp_path):
+    """Those after where it begins are of the run before."""
+    loop, data = streaming_loop(), streamed(arrays()[0])
+    with Checkpoints(tmp_path, keep=9) as checkpoints:
+        run(run_streamed, loop, data, save=Saver(checkpoints, 3))
+        steps = checkpoints.steps()
+        assert steps == [3, 6, STEPS + 3, STEPS + 6]
+        seen = []
+
+        def save(number, underway):
+            saver(number, underway)
+            seen.append(checkpoints.steps())
+
+        saver = Saver(checkpoints, 3)
+        run(run_streamed, loop, data, save=save)
+    assert seen[:3] == [[], [], [3]] and seen[-1] == steps
+
+
 def test_inputs_are_read_ahead_and_no_more_than_asked(on_disk):
     """Two calls ahead on the device, and two batches in the threads."""
     read = []
@@ -177,6 +215,34 @@ def test_inputs_are_read_ahead_and_no_more_than_asked(on_disk):
     assert len(read) == STEPS * SIZE
     most = SIZE * (np.arange(1, STEPS) + 2 + 2 + 1)
     assert (np.array(seen) <= most).all()
+
+
+class Listed:
+    """Inputs that no thread reads ahead."""
+
+    def __len__(self):
+        return 20
+
+    @contextlib.contextmanager
+    def batches(self, ids, size):
+        yield (ids[at : at + size] for at in range(0, len(ids), size))
+
+
+def test_two_more_batches_are_placed_than_are_given():
+    placed = []
+
+    def place(batch):
+        placed.append(batch)
+        return batch
+
+    counts = [len(placed) for _ in placed_batches(Listed(), np.arange(20), 4, place)]
+    assert counts == [3, 4, 5, 5, 5]
+
+
+def test_the_share_of_an_epoch_that_is_done_is_told():
+    shares = []
+    run(run_streamed, streaming_loop(steps=3), streamed(arrays()[0]), tick=shares.append)
+    assert shares == EPOCHS * [3 / STEPS, 6 / STEPS]
 
 
 def test_two_devices_equal_one(on_disk):
@@ -222,6 +288,9 @@ def test_what_cannot_be_streamed_is_told(on_disk, tmp_path):
     run(run_streamed, loop, streamed(on_disk), save=lambda number, underway: seen.append(underway))
     begun = seen[0]._replace(ids=seen[0].ids[:-1])
     with pytest.raises(ValueError, match="begun has 7 steps, and 70 examples in batches of 8 make"):
+        run(run_streamed, loop, streamed(on_disk), begun=begun)
+    begun = seen[0]._replace(ids=seen[0].ids[:, :-1])
+    with pytest.raises(ValueError, match="stage1: the epoch that has begun has batches of 7, not"):
         run(run_streamed, loop, streamed(on_disk), begun=begun)
     with pytest.raises(ValueError, match="save_every is 0"):
         Saver(None, 0)

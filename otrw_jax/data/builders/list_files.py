@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ def read_list(file: pathlib.Path) -> tuple[list[tuple[str, int]], dict[int, str]
 
     Raises:
         SourceError: it is no UTF-8 or no JSON, a line or an entry is not of this form, or an image
-            is listed twice; the file and the place are named. A ValueError.
+            or an id is listed twice; the file and the place are named. A ValueError.
     """
     if file.suffix == JSON:
         return _read_json(file)
@@ -61,8 +62,11 @@ def _read_json(file: pathlib.Path) -> tuple[list[tuple[str, int]], dict[int, str
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"{file} is no JSON, or cut off: {error}.") from error
-    names = dict(_pairs(file, content, "categories", "id", "name"))
-    paths = dict(_pairs(file, content, "images", "id", "file_name"))
+    names = _by_id(file, content, "categories", "name")
+    paths = _by_id(file, content, "images", "file_name")
+    if len(set(paths.values())) < len(paths):
+        twice, _ = Counter(paths.values()).most_common(1)[0]
+        raise SourceError(f"{file}: {twice} is listed under two ids; list each image once.")
     found, seen = [], set()
     for image, label in _pairs(file, content, "annotations", "image_id", "category_id"):
         if image not in paths or image in seen or type(label) is not int or label < 0:
@@ -73,6 +77,18 @@ def _read_json(file: pathlib.Path) -> tuple[list[tuple[str, int]], dict[int, str
         seen.add(image)
         found.append((paths[image], label))
     return found, names
+
+
+def _by_id(file: pathlib.Path, content: Any, part: str, other: str) -> dict[Any, Any]:
+    """A field of each entry of a part of JSON annotations, by the entry's id."""
+    found = dict[Any, Any]()
+    for one, value in _pairs(file, content, part, "id", other):
+        if one in found:
+            raise SourceError(
+                f"{file}: two entries of {part!r} have the id {one!r}; give each its own."
+            )
+        found[one] = value
+    return found
 
 
 def _pairs(

@@ -62,8 +62,8 @@ def two_stages(
         raise ValueError(f"two_stages: preset is {preset!r}; choose {', '.join(PRESETS)}.")
     for name, both in {"epochs": epochs, "batch_sizes": batch_sizes}.items():
         for number in both:
-            check_number("two_stages", name, number, least=1)
-    check_number("two_stages", "feature_copies", feature_copies, least=0)
+            check_number("two_stages", name, number, least=1, whole=True)
+    check_number("two_stages", "feature_copies", feature_copies, least=0, whole=True)
     choices = PRESETS[preset](num_classes) if isinstance(preset, str) else preset
     if trainable is not None:
         choices = dataclasses.replace(choices, trainable=trainable)

@@ -79,7 +79,7 @@ def fit(
     """
     often = Often(evaluate_every, checkpoint_every, steps_per_call)
     for name, number in often._asdict().items():
-        check_number("fit", name, number, least=0 if name == "steps_per_call" else 1)
+        check_number("fit", name, number, least=0 if name == "steps_per_call" else 1, whole=True)
     prepare = prepare or as_they_are
     shown = augment or (lambda keys, inputs: prepare(inputs))
     num_classes = _count_logits(model, train, prepare)

@@ -44,8 +44,8 @@ def examples_of(name: str, arrays: Arrays, num_classes: int) -> Examples:
         num_classes: K.
 
     Raises:
-        ValueError: they are no pair, lengths differ, there is no example, inputs are no numbers or
-            not finite in float32, or labels are no whole numbers of 0..K-1.
+        ValueError: they are no pair, lengths differ, there is no example, inputs are no numbers,
+            not finite in float32 or beyond int32, or labels are no whole numbers of 0..K-1.
     """
     where = f"fit: {name}"
     if not isinstance(arrays, tuple | list) or len(arrays) != 2:
@@ -62,6 +62,7 @@ def examples_of(name: str, arrays: Arrays, num_classes: int) -> Examples:
     check_examples(where, inputs, labels, num_classes)
     if not len(labels):
         raise ValueError(f"{where} has no example; give some.")
+    _check_whole(where, inputs)
     with np.errstate(over="ignore"):  # What is too large for float32 is told below.
         seen = jnp.asarray(inputs)
     finite = np.asarray(_finite(seen))
@@ -153,6 +154,19 @@ def _check_alike(name: str, inputs: Array, train: Array) -> None:
         raise ValueError(
             f"fit: an input of {name} is {kinds[0]} and one of train {kinds[1]}; all go through "
             "one network."
+        )
+
+
+def _check_whole(where: str, inputs: AnyArray) -> None:
+    """Refuses whole numbers that the device would take for others, modulo a power of two."""
+    kind = jax.dtypes.canonicalize_dtype(inputs.dtype)
+    if kind == inputs.dtype or not jnp.issubdtype(kind, jnp.integer):
+        return
+    least, most = inputs.min(initial=0), inputs.max(initial=0)
+    if least < jnp.iinfo(kind).min or most > jnp.iinfo(kind).max:
+        raise ValueError(
+            f"{where}: inputs are {inputs.dtype} from {least} to {most}, beyond {kind}; give "
+            "floating-point numbers, or smaller ones."
         )
 
 

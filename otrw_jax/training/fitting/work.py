@@ -40,8 +40,8 @@ def check_stages(stages: tuple[Stage, ...], count: int) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"fit: the stages are named {', '.join(names)}; give each its own name.")
     for stage in stages:
-        check_number(f"fit: {stage.name}", "epochs", stage.epochs, least=1)
-        check_number(f"fit: {stage.name}", "batch_size", stage.batch_size, least=1)
+        check_number(f"fit: {stage.name}", "epochs", stage.epochs, least=1, whole=True)
+        check_number(f"fit: {stage.name}", "batch_size", stage.batch_size, least=1, whole=True)
         check_batch(stage, count)
 
 

@@ -61,6 +61,9 @@ def _with(part, entry):
         (_with("images", {"id": 7}), "entry 2 of 'images' lacks id or file_name; mend it."),
         (_with("images", {"id": 7, "file_name": 3}), "entry 2 of 'images' lacks id or file_name"),
         (_with("images", {"id": [7], "file_name": "x"}), "id of entry 2 of 'images' is no number"),
+        (_with("images", {"id": 100, "file_name": "x"}), "two entries of 'images' have the id 100"),
+        (_with("images", {"id": 7, "file_name": "b/1.jpg"}), "b/1.jpg is listed under two ids; "),
+        (_with("categories", {"id": 0, "name": "eel"}), "entries of 'categories' have the id 0"),
         (
             _with("annotations", {"image_id": 7, "category_id": 0}),
             "the annotation of image 7 has category 0; each must be the only one of an image that",

@@ -202,8 +202,8 @@ def without(c):
     return tuple(x[TRAIN[1] != c] for x in TRAIN)
 
 
-def broken(row, value):
-    inputs = TRAIN[0].copy()
+def broken(row, value, kind=np.float32):
+    inputs = abs(TRAIN[0]).astype(kind)
     inputs[row, 1] = value
     return inputs, TRAIN[1]
 
@@ -219,13 +219,12 @@ REFUSED = {
     "truths": ({"train": (TRAIN[0], TRAIN[1] > 0)}, "labels are bool; give whole numbers."),
     "columns": ({"train": (TRAIN[0], TRAIN[1][:, None])}, "labels have shape (40, 1)"),
     "from 1": ({"train": (TRAIN[0], TRAIN[1] + 1)}, "train: labels are whole numbers from 0 to 2"),
-    "negative": (
-        {"meta": (META[0], META[1] - 1)},
-        "meta: labels are whole numbers from 0 to 2",
-    ),
+    "negative": ({"meta": (META[0], META[1] - 1)}, "meta: labels are whole numbers from 0 to 2"),
     "nan": ({"train": broken(7, np.nan)}, "1 of 40 inputs have numbers that are not finite, the"),
     "infinite": ({"train": broken(7, np.inf)}, "first of them that of row 7; mend them"),
     "too large": ({"train": (TRAIN[0].astype(float) * 1e300, TRAIN[1])}, "not finite"),
+    "beyond int32": ({"train": broken(7, 2**40, int)}, "inputs are int64 from "),
+    "beyond uint32": ({"train": broken(7, 2**40, np.uint64)}, "to 1099511627776, beyond uint32"),
     "objects": ({"train": (TRAIN[0].astype(str), TRAIN[1])}, "give numbers, an array [N, ...]"),
     "complex": ({"meta": (META[0] * 1j, META[1])}, "meta: inputs are complex"),
     "scalars": ({"train": (TRAIN[0][:, 0], TRAIN[1])}, "train: inputs are float32 of shape (40,)"),
@@ -241,6 +240,8 @@ REFUSED = {
     "epochs": ({"given": (Stage("a", stages()[0].method, 0, 8),)}, "epochs is 0"),
     "names of stages": ({"given": (stages()[0],) * 2}, "give each its own name."),
     "classes": ({"given": (Stage("a", OTHER_PRESET, 1, 8),)}, "is for 4 classes and the data have"),
+    "half epochs": ({"given": (Stage("a", stages()[0].method, 1.5, 8),)}, "fit: a: epochs is 1.5"),
+    "half": ({"checkpoint_every": 1.5}, "checkpoint_every is 1.5; it must be 1 or more and whole."),
     "often": ({"evaluate_every": 0}, "fit: evaluate_every is 0; it must be 1 or more"),
 }
 
@@ -260,6 +261,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained_or_written(case, t
         ({"preset": "papers"}, "preset is 'papers'; choose paper, released, global."),
         ({"epochs": (0, 1)}, "epochs is 0; it must be 1 or more"),
         ({"batch_sizes": (1, 0)}, "batch_sizes is 0"),
+        ({"batch_sizes": (1, 1.5)}, "batch_sizes is 1.5; it must be 1 or more and whole."),
         ({"feature_copies": -1}, "feature_copies is -1"),
     ],
 )
@@ -289,11 +291,8 @@ def test_the_program_of_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys
     assert said[0] == said[1] and said[0].startswith("{'balanced_accuracy': ")
     weights = np.load("weights.npy")
     assert weights.shape == (180,) and (weights == 0).sum() == 15
-    assert sorted(path.name for path in (tmp_path / "runs/in_python/checkpoints").iterdir()) == [
-        "60",
-        "79",
-        "80",
-    ]
+    names = sorted(path.name for path in (tmp_path / "runs/in_python/checkpoints").iterdir())
+    assert names == ["60", "79", "80"]
 
 
 def test_stored_bytes_are_prepared_and_augmented():
