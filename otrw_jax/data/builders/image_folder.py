@@ -155,7 +155,8 @@ def load_listing(
         part: tuple(listing.root / path for path in found) for part, found in written.paths.items()
     }
     notes = (*written.notes, *_of_excluded(written.excluded))
-    return ImageFolder(paths, written.labels, written.class_names, written.fingerprint, notes)
+    labels = dict(written.labels)  # What is kept of the records stays as it is.
+    return ImageFolder(paths, labels, written.class_names, written.fingerprint, notes)
 
 
 class _Written(NamedTuple):

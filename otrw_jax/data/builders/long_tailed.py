@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from otrw_jax.checks import nearest
+from otrw_jax.checks import check_number, nearest
 from otrw_jax.data.builders.image_folder import ImageFolder, ImageFolderBuilder, Watch, load_listing
 from otrw_jax.data.builders.image_lists import PARTS, Listed, Listing
 from otrw_jax.data.builders.list_files import read_list
@@ -109,9 +109,10 @@ def load_long_tailed(
     Raises:
         FileNotFoundError: there is no such folder, or a list is not in its folder.
         SourceError: as `list_long_tailed` and `make_image_list`; nothing has been written.
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or `max_excluded` is out of range.
         OSError: the records cannot be written.
     """
+    check_number("load_long_tailed", "max_excluded", max_excluded, least=0, whole=True)
     listing = list_long_tailed(name, folder, lists)
     return load_listing(
         listing, data_dir, builder=BUILDERS[name], max_excluded=max_excluded, watch=watch

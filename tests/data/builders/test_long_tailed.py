@@ -47,6 +47,19 @@ def test_classes_and_their_order_are_those_of_the_lists(root, tmp_path):
     assert (tmp_path / "data" / "imagenet_lt").is_dir()
 
 
+def test_what_a_caller_does_with_the_parts_is_its_own(root, tmp_path):
+    first, again = (load_long_tailed("imagenet_lt", root, tmp_path / "data") for _ in range(2))
+    del first.labels["validation"], first.paths["validation"]
+    assert list(again.labels) == list(again.paths) == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize("count", [-1, 1.5])
+def test_the_limit_is_a_number_of_files(root, tmp_path, count):
+    with pytest.raises(ValueError, match=f"max_excluded.*{count}"):
+        load_long_tailed("imagenet_lt", root, tmp_path / "data", max_excluded=count)
+    assert not (tmp_path / "data").exists()
+
+
 def test_numbers_are_those_of_the_lists_where_folders_are_in_another_order(tmp_path):
     """Sorted folders would give the classes 0, 10, 11, 1, … ."""
     rows = [(f"train_val2018/Aves/{c}/{c}.jpg", c) for c in range(12)]
