@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 from rich.table import Table
 
+from experiments.documents.best_cells import best_cells
 from experiments.documents.captions import epochs_of, origins
 from experiments.documents.markdown import spread
 from experiments.documents.markdown import table as markdown_table
@@ -67,6 +68,7 @@ def _setting_parts(record: dict) -> list[str]:
         f"Above: mean over the five bases of the test error ({SELECTIONS[selections[0]]}), and of "
         "the difference that OT makes.",
     ]
+    parts += [best] if (best := best_cells(cells)) else []
     for number, which in enumerate(selections):
         header = ["base", "meta set", *TRANSPORTS.values()]
         rows = []

@@ -101,7 +101,8 @@ class ControlCells:
 
         Yields:
             A use of the meta set and an OT step, and for each of their cells `base/meta/ot` the
-            test errors in percent, a list over the seeds: `last`, `best_held_out`, `best_test`.
+            test errors in percent, a list over the seeds: `last`, `best_held_out`, `best_test`; and
+            `held_out_error`.
         """
         for meta in META_USES:
             for ot in TRANSPORTS:
@@ -231,11 +232,12 @@ def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float
     """Test errors by seed: of the last epoch, and of the best by either part, as of a run.
 
     The best is the first epoch of the highest balanced accuracy, on the held-out part or on the
-    test set itself.
+    test set itself. With a held-out part its own error at that epoch is `held_out_error`, by which
+    one cell may be chosen over another.
 
     Args:
-        epochs: of each epoch, errors `test`, and `test_balanced_accuracy` and perhaps
-            `held_out_balanced_accuracy`, by seed.
+        epochs: of each epoch, errors `test` and perhaps `held_out`, and balanced accuracies of the
+            same parts, such as `test_balanced_accuracy`, by seed.
     """
     test = np.stack([epoch["test"] for epoch in epochs])
     seeds = np.arange(test.shape[1])
@@ -244,7 +246,10 @@ def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float
         if f"{part}_balanced_accuracy" in epochs[0]:
             # Rounded, since epochs with as many right may differ in a last bit.
             values = np.round([epoch[f"{part}_balanced_accuracy"] for epoch in epochs], 3)
-            found[f"best_{part}"] = test[values.argmax(axis=0), seeds]
+            best = values.argmax(axis=0), seeds
+            found[f"best_{part}"] = test[best]
+            if part == "held_out":
+                found["held_out_error"] = np.stack([epoch[part] for epoch in epochs])[best]
     return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
 
 

@@ -113,11 +113,13 @@ def test_the_selected_errors_of_a_cell():
     test = np.array([[30.0, 20.0], [10.0, 25.0], [20.0, 30.0]])
     on_test = np.array([[60.0, 70.0], [80.0, 75.0], [75.0, 70.0]])
     on_held_out = np.array([[95.0, 91.0], [94.0, 92.0], [93.0, 93.0]])
-    names = ("test", "test_balanced_accuracy", "held_out_balanced_accuracy")
-    parts = zip(test, on_test, on_held_out, strict=True)
+    held_out = np.array([[4.0, 9.0], [5.0, 8.0], [6.0, 7.0]])
+    names = ("test", "test_balanced_accuracy", "held_out_balanced_accuracy", "held_out")
+    parts = zip(test, on_test, on_held_out, held_out, strict=True)
     found = selected_errors([dict(zip(names, part, strict=True)) for part in parts])
     assert found["last"] == [20.0, 30.0]
     assert found["best_held_out"] == [30.0, 30.0]
+    assert found["held_out_error"] == [4.0, 7.0]
     assert found["best_test"] == [10.0, 25.0]
     alone = {"test": test[0], "test_balanced_accuracy": on_test[0]}
     assert set(selected_errors([alone])) == {"last", "best_test"}
