@@ -67,9 +67,10 @@ def _check_stored(inputs: Array, stored: Array) -> None:
 
     Clouds may have more or fewer points; the preprocessing says how many it needs.
     """
+    shape, like = inputs.shape, stored.shape
     whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (inputs, stored)]
-    sizes = [x.shape[2:] if stored.ndim == 3 else x.shape[1:] for x in (inputs, stored)]
-    if inputs.ndim != stored.ndim or sizes[0] != sizes[1] or whole[0] != whole[1]:
+    first = 2 if len(like) == 3 else 1
+    if len(shape) != len(like) or shape[first:] != like[first:] or whole[0] != whole[1]:
         raise ValueError(
             f"the inputs are {inputs.dtype} of shape {inputs.shape}, and this run's are stored as "
             f"{stored.dtype} of shape {stored.shape}; give them as prepared.test.inputs has them."

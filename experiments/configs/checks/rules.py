@@ -77,7 +77,13 @@ def _is_pattern(value: Any) -> bool:
 NONE = Rule(lambda x: x is None, "None")
 YES_OR_NO = Rule(lambda x: isinstance(x, bool), "True or False")
 PATTERN = Rule(_is_pattern, "a regular expression over paths of parameters, as 'head/.*'")
-DEPTH = Rule(lambda x: _is_whole(x) and x >= 8 and x % 6 == 2, "6 n + 2: 8, 14, 20, 32, 44, 56, …")
+DEPTHS = {
+    "resnet_cifar": Rule(
+        lambda x: _is_whole(x) and x >= 8 and x % 6 == 2, "6 n + 2: 8, 14, 20, 32, 44, 56, …"
+    ),
+    "resnet_imagenet": Rule(lambda x: x in (50, 101, 152), "50, 101 or 152"),
+}
+"""Name of a network to the depths that it may have."""
 
 
 def first_not_finite(value: Any) -> float | None:
