@@ -73,8 +73,7 @@ def predictions(restored: Restored, files: Sequence[str], max_excluded: int = 0)
     faults = tuple(f"{str(path)!r} is {fault}" for path, (_, fault) in pairs if fault)
     usable = [path for path, (_, fault) in pairs if not fault]
     _check(faults, len(paths), max_excluded)
-    batches = [restored.logits(jnp.asarray(inputs)) for inputs in source.stored(usable)]
-    chances = np.asarray(jax.nn.softmax(jnp.concatenate(batches), axis=-1))
+    chances = np.asarray(jax.nn.softmax(restored.logits(source.inputs(usable)), axis=-1))
     best, names = chances.argmax(axis=1), source.dataset.class_names
     rows = zip(usable, best, chances.max(axis=1), strict=True)
     found = tuple(Prediction(str(path), names[c], float(p)) for path, c, p in rows)
@@ -188,7 +187,7 @@ def _images(source: ImageFileSource, place: pathlib.Path):
             f"{place}: {len(faults)} files cannot be used ({'; '.join(faults[:10])}{more}); mend "
             "or remove them."
         )
-    return source.examples(paths), names
+    return source.inputs(paths), names
 
 
 def _features(restored: Restored, place: pathlib.Path):

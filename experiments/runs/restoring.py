@@ -4,6 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
@@ -25,6 +26,7 @@ from experiments.runs.outcomes import best_record
 from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.stages import Stage
+from otrw_jax.training.streaming import Inputs
 
 
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
@@ -50,12 +52,18 @@ class Restored(NamedTuple):
     def logits(self, inputs: PyTree) -> Float[Array, "b k"]:
         """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
 
+        Those on the disk are read as many at a time as a step of the stage has.
+
         A transductive correction (`ot_correction`), which needs the whole test set, is not made.
 
         Raises:
             ValueError: the inputs are not like the stored ones: floats in place of bytes, another
                 size or width.
         """
+        if isinstance(inputs, Inputs):
+            with inputs.batches(np.arange(len(inputs)), self.stage.batch_size) as read:
+                return jnp.concatenate([self.logits(batch) for batch in read])
+        inputs = jnp.asarray(inputs)
         _check_stored(inputs, self.prepared.test.inputs)
         model = self.program.trained_model(self.stage)
         seen = self.program.preprocessing.evaluate(inputs)

@@ -1,10 +1,10 @@
 """Image files as a data set of runs: found, checked, and what is asked of every source of them."""
 
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
-from jaxtyping import Array, PyTree, Shaped, UInt8
+from jaxtyping import Array, Shaped, UInt8
 from ml_collections import ConfigDict
 from rich.progress import track
 
@@ -27,16 +27,8 @@ class ImageFileSource(PartedSource):
     paths: dict[str, tuple[pathlib.Path, ...]]
     view: dict[str, int | str]
 
-    def stored(self, paths: Sequence[pathlib.Path]) -> Iterator[Shaped[np.ndarray, "b ..."]]:
-        """What stands for files among the stored inputs, in batches.
-
-        Raises:
-            ImageError: one cannot be read.
-        """
-        raise NotImplementedError
-
-    def examples(self, paths: Sequence[pathlib.Path]) -> PyTree:
-        """Files as the test part has its own: stored inputs, on the host or the disk.
+    def inputs(self, paths: Sequence[pathlib.Path]) -> Any:
+        """Files as stored inputs, as the test part has its own: on the host, or on the disk.
 
         Raises:
             ImageError: one cannot be read.

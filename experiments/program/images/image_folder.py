@@ -4,7 +4,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import jax
@@ -139,11 +139,7 @@ class ImageFolderSource(FeatureSource, ImageFileSource):
         notes = (*folder.notes, f"the features are kept in {os.path.relpath(kept)}.")
         return FeatureSet(parts, folder.class_names, notes), name
 
-    def stored(self, paths: Sequence[pathlib.Path]) -> Iterator[Float[np.ndarray, "n d"]]:
-        """Features of files, all at once."""
-        yield self.encoder(paths)
-
-    def examples(self, paths: Sequence[pathlib.Path]) -> Float[np.ndarray, "n d"]:
+    def inputs(self, paths: Sequence[pathlib.Path]) -> Float[np.ndarray, "n d"]:
         """Features of files."""
         return self.encoder(paths)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -68,37 +68,38 @@ class StreamedImages(ImageFileSource):
             ImageError: an image of the meta set cannot be read.
         """
         split, dataset = self.split(subset_seed), self.dataset
-        paths, labels = dataset.train_inputs, dataset.train_labels
+        pooled = dataset.train_inputs, dataset.train_labels
 
         def on_disk(paths: Shaped[np.ndarray, "n"], labels: Int[np.ndarray, "n"]) -> Examples:
-            return Examples(self.examples(list(paths)), devices.replicate(jnp.asarray(labels)))
+            return Examples(self.inputs(list(paths)), devices.replicate(jnp.asarray(labels)))
+
+        def of(ids: Int[np.ndarray, "n"]) -> Examples:
+            return on_disk(*(array[ids] for array in pooled))
 
         meta, raw_meta = None, None
         if split.meta.size:
-            squares = jnp.asarray(np.concatenate(list(self.stored(list(paths[split.meta])))))
-            raw_meta = Examples(squares, jnp.asarray(labels[split.meta]))
+            raw_meta = of(split.meta)
+            raw_meta = raw_meta._replace(inputs=devices.replicate(_read(raw_meta.inputs)))
             # Compiled, so that no second copy of the set is made on the way.
-            meta = raw_meta._replace(inputs=jax.jit(self.preprocessing.evaluate)(squares))
-            raw_meta, meta = devices.replicate((raw_meta, meta))
-        train = on_disk(paths[split.train], labels[split.train])
+            meta = raw_meta._replace(inputs=jax.jit(self.preprocessing.evaluate)(raw_meta.inputs))
+        train, test = of(split.train), on_disk(dataset.test_inputs, dataset.test_labels)
         view = TrainingData(Examples(None, train.labels), meta, dataset.num_classes)
-        test = on_disk(dataset.test_inputs, dataset.test_labels)
-        held_out = split.held_out
-        held_out = on_disk(paths[held_out], labels[held_out]) if held_out.size else None
+        held_out = of(split.held_out) if split.held_out.size else None
         return Prepared(split, dataset, StreamedData(train.inputs, view, raw_meta), test, held_out)
 
-    def stored(self, paths: Sequence[pathlib.Path]) -> Iterator[UInt8[np.ndarray, "b s s 3"]]:
-        """Squares of files, some at a time."""
-        with self.examples(paths).batches(np.arange(len(paths)), READ) as read:
-            yield from read
-
-    def examples(self, paths: Sequence[pathlib.Path]) -> ImageStream:
+    def inputs(self, paths: Sequence[pathlib.Path]) -> ImageStream:
         """Files that stay on the disk."""
         return ImageStream(paths, self._data.stored, threads=self._data.threads)
 
     def traced(self, pixels: UInt8[Array, "b s s 3"]) -> UInt8[Array, "b s s 3"]:
         """Squares are stored as they are."""
         return pixels
+
+
+def _read(stream: ImageStream) -> UInt8[Array, "n s s 3"]:
+    """All squares of a few files."""
+    with stream.batches(np.arange(len(stream)), READ) as read:
+        return jnp.asarray(np.concatenate(list(read)))
 
 
 def _listed(paths: Sequence[pathlib.Path]) -> Shaped[np.ndarray, "n"]:

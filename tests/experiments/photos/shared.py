@@ -13,6 +13,7 @@ import jax
 
 from experiments.configs import photos
 from experiments.configs.checks.fields import check_config
+from experiments.recipes import RECIPES
 from tests.models.weights import made
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
@@ -47,7 +48,7 @@ def small(place, recipe="otrw_paper", **fields):
 def of_recipe(recipe):
     """The fields of a short run of a recipe."""
     second = {f"stage2.{recipe}.epochs": 2, f"stage2.{recipe}.batch_size": 8}
-    return FIELDS | (second if recipe != "ce" else {})
+    return FIELDS | (second if RECIPES[recipe].second is not None else {})
 
 
 PROGRAM = f"""
