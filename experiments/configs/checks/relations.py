@@ -18,9 +18,15 @@ def check_controls(config: ConfigDict) -> None:
         config: with the sections of all recipes.
 
     Raises:
-        ValueError: there is no meta set; a stage of which cells are made has a lever, which they
-            have not; or a schedule does not fit the epochs of the head, in which they train.
+        ValueError: images stay on the disk; there is no meta set; a stage of which cells are made
+            has a lever, which they have not; or a schedule does not fit the epochs of the head, in
+            which they train.
     """
+    if is_streamed(config):
+        raise ValueError(
+            "the controls train heads on features that are kept, and the images of this config "
+            f"stay on the disk; take {of_features(config)}."
+        )
     if not config.data.meta_per_class:
         raise ValueError(
             "data.meta_per_class is 0, and the controls need a meta set: take 1 or more."

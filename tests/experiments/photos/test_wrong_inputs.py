@@ -8,6 +8,7 @@ import pytest
 
 from experiments.configs import photos
 from experiments.configs.checks.fields import check_config
+from experiments.configs.checks.relations import check_controls
 from experiments.configs.kinds import IMAGE_FOLDERS
 from experiments.configs.overrides import check_overrides
 from experiments.program.experiment import Experiment
@@ -142,6 +143,12 @@ def test_the_settings_of_first_stages_are_those_of_the_paper_s_text():
         assert config.stage2.otrw_paper.choices.trainable == "head/.*"
         assert not any(section.feature_copies for section in config.stage2.values())
     assert set(photos.SETTINGS) == set(IMAGE_FOLDERS)
+
+
+def test_controls_are_for_features():
+    text = r"the controls train heads on features .*; take --config=experiments/configs/image_fold"
+    with pytest.raises(ValueError, match=text):
+        check_controls(photos.get_config("recipe=ce"))
 
 
 def test_another_set_has_fields_of_its_own():
