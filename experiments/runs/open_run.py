@@ -101,8 +101,6 @@ class OpenRun:
             if changes:
                 self._check_extension(done)
                 extended(run.workdir, config, changes, done)
-                if self.underway:
-                    self.underway.forget(f"epoch {done + 1} had begun before this extension")
             if self.underway:
                 self.underway.settle(done)
             wait_for_all("the folder of the checkpoints is ready")

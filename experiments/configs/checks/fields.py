@@ -28,7 +28,7 @@ SEED = whole(0, 2**32 - 1)
 POSITIVE, NOT_NEGATIVE = number(0, without="low"), number(0)
 SHARE, BELOW_ONE = number(0, 1), number(0, 1, without="high")
 
-_COLOURS = each(number(0, 1, without="low"), least=3)
+_COLOURS = each(number(0, 1, without="low"), least=3, most=3)
 
 RULES: dict[str, Rule] = {
     # The run

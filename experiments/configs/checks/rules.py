@@ -51,13 +51,13 @@ def one_of(*names: str) -> Rule:
     return Rule(lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}")
 
 
-def each(rule: Rule, least: int = 0) -> Rule:
-    """Sequences whose entries all lie in a range, with as many entries at the least."""
+def each(rule: Rule, least: int = 0, most: float = math.inf) -> Rule:
+    """Sequences whose entries all lie in a range, with so many entries at the least and most."""
     entry = rule.range.removeprefix("a ")
-    many = f", {least} or more of them" if least else ""
+    many = f", {least}{'' if most == least else ' or more'} of them" if least else ""
 
     def holds(value):
-        fits = isinstance(value, list | tuple) and len(value) >= least
+        fits = isinstance(value, list | tuple) and least <= len(value) <= most
         return fits and all(map(rule.holds, value))
 
     return Rule(holds, f"a tuple in which each is a {entry}{many}")

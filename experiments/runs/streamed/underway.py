@@ -37,7 +37,7 @@ class UnderwayFolder:
             self._checkpoints = files.enter_context(Checkpoints(self._folder, keep=1))
 
     def settle(self, done: int) -> None:
-        """Keeps what is of the epoch after so many, and whole; forgets all else, and says so.
+        """Keeps what is of the epoch after so many, and whole; forgets all else.
 
         Args:
             done: whole epochs that are behind the run.
@@ -55,6 +55,8 @@ class UnderwayFolder:
         check_config(self._workdir, record)
         if record["epoch"] != done:  # A kill came between an epoch's checkpoint and this one's end.
             self.forget()
+        elif record["config"] != self._about["config"]:
+            self.forget(f"epoch {done + 1} had begun before the run was extended")
 
     def forget(self, why: str = "") -> None:
         """Deletes what is done of an epoch; where there is something, `why` is told."""

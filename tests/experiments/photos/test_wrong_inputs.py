@@ -34,7 +34,8 @@ def unread(monkeypatch):
     [
         ({"data.side": 40}, "data.side is 40, and data.stored is 36: the crop must be no larger"),
         ({"data.jitter": 1.5}, r"data.jitter is 1.5; it must be a number in \[0, 1\]"),
-        ({"data.mean": (0.1, 0.2)}, r"data.mean is \(0.1, 0.2\); it must be a tuple in which each"),
+        ({"data.mean": (0.1,)}, r"data.mean is \(0.1,\); it must be .* in \(0, 1\], 3 of them"),
+        ({"data.deviation": 4 * (0.5,)}, r"data.deviation is \(0.5, 0.5, 0.5, 0.5\); it must be"),
         ({"steps_per_call": 0}, "steps_per_call is 0, and images that stay on the disk do not fit"),
         ({"checkpoint_every": 2}, "checkpoint_every is 2, and what is done of an epoch goes on fr"),
         ({"save_every": 0}, "save_every is 0; it must be a whole number of 1 or more"),

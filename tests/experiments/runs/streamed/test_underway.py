@@ -75,6 +75,19 @@ def test_what_is_forgotten_for_a_reason_is_told_where_there_is_something(folder,
     assert capsys.readouterr().out == f"{tmp_path}: it rains; it begins anew.\n"
 
 
+def test_what_was_done_before_an_extension_is_told_and_forgotten(folder, tmp_path, capsys):
+    save(folder)
+    extension = {"after": 4, "fields": {"stage1.epochs": [5, 6]}}
+    config = CONFIG | {"stage1": {"epochs": 6}, "extended": [extension]}
+    write_json(tmp_path / "config.json", config)
+    with contextlib.ExitStack() as files:
+        extended = UnderwayFolder(tmp_path, fingerprint_of(flatten(config)), files)
+        extended.settle(4)
+        assert extended.begun(template) is None
+    said = f"{tmp_path}: epoch 5 had begun before the run was extended; it begins anew.\n"
+    assert capsys.readouterr().out == said
+
+
 def test_a_config_that_was_altered_is_refused(folder, tmp_path):
     save(folder)
     write_json(tmp_path / "config.json", CONFIG | {"seed": 1})
