@@ -23,7 +23,7 @@ from experiments.documents.demo import COLUMNS, differences, summary, table
 from experiments.documents.paired import same_epochs
 from experiments.pictures.drawing import draw
 from experiments.program.experiment import Experiment
-from experiments.program.written_images import at_hand, write_images
+from experiments.program.images.written_images import at_hand, write_images
 from experiments.runs.identity import flatten
 from experiments.runs.predictions import predictions
 from experiments.runs.restoring import restore

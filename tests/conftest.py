@@ -32,6 +32,7 @@ jaxtyping.install_import_hook(CHECKED, "tests.signatures.checked")
 # kept from before, or processes of its own. `make test-fast` leaves them out.
 SLOW = (
     "experiments/benchmarks/",
+    "experiments/photos/",
     "experiments/runs/",
     "experiments/cli/test_compilation.py",
     "experiments/cli/test_processes.py",

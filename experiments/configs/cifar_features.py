@@ -26,9 +26,8 @@ as good as 10 and 300 on CIFAR-100; from 1000 on it is too fast there.
 from ml_collections import ConfigDict
 
 from experiments.configs import features
-from experiments.configs.arguments import parse_arguments
 from experiments.configs.cifar_lt import DATASETS
-from experiments.configs.common import first_stage, sgd
+from experiments.configs.common import first_stage, parse_arguments, sgd
 
 
 def get_config(arguments: str = "") -> ConfigDict:

@@ -13,12 +13,12 @@ in place of 40 and 90, at rates that are higher by as much.
 
 from ml_collections import ConfigDict
 
-from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     base,
     first_stage,
     head_stage,
     ot_stage,
+    parse_arguments,
     second_stages,
     sgd,
 )

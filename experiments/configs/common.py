@@ -1,4 +1,4 @@
-"""What the configs share: fields of every run, stages, levers, optimisers."""
+"""What the configs share: their arguments, fields of every run, stages, levers, optimisers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,6 +6,40 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from experiments.recipes import RECIPES
+from otrw_jax.checks import nearest
+
+
+def parse_arguments(text: str, **defaults) -> ConfigDict:
+    """Reads `name=value,name=value`, as `--config=FILE:name=value,name=value` has it.
+
+    Args:
+        text: the arguments.
+        defaults: by name; a type in place of a default is that of an argument that is None where
+            it is not given.
+
+    Returns:
+        A ConfigDict of the defaults' names and types.
+
+    Raises:
+        ValueError: an unknown name (the nearest known one is suggested), or a bad value.
+    """
+    types = {name: d if isinstance(d, type) else type(d) for name, d in defaults.items()}
+    arguments = ConfigDict(
+        {name: None if isinstance(d, type) else d for name, d in defaults.items()}
+    )
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if name not in defaults:
+            raise ValueError(
+                f"unknown config argument {name!r}; did you mean {nearest(name, defaults)!r}? "
+                f"There are {', '.join(defaults)}."
+            )
+        try:
+            arguments[name] = types[name](value)
+        except ValueError as error:
+            kind = types[name].__name__
+            raise ValueError(f"config argument {name}={value!r} is not of type {kind}.") from error
+    return arguments
 
 
 def base(recipe: str) -> ConfigDict:

@@ -5,12 +5,12 @@
 
 from ml_collections import ConfigDict
 
-from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     base,
     first_stage,
     head_stage,
     ot_stage,
+    parse_arguments,
     second_stages,
     sgd,
 )

@@ -12,12 +12,12 @@ drawn from the validation part, else split off the training part (`data.meta_fro
 
 from ml_collections import ConfigDict
 
-from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     base,
     first_stage,
     head_stage,
     ot_stage,
+    parse_arguments,
     second_stages,
     sgd,
 )

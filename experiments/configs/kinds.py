@@ -1,5 +1,7 @@
 """The kinds of data sets, which decide the fields that `data` and `encoder` of a config have."""
 
+from ml_collections import ConfigDict
+
 SENTENCES = ("sst2", "sst5")
 """Seen as features of an encoder; drawn by `data.counts`."""
 
@@ -10,7 +12,7 @@ LISTED = {"imagenet_lt": 256.0, "places_lt": 996.0, "inaturalist2018": 500.0}
 """Long-tailed sets of images by published lists: name to largest over smallest class."""
 
 IMAGE_FOLDERS = ("image_folder", *LISTED)
-"""Of the user's (`data.folder`), seen as features of a trained network."""
+"""Of the user's (`data.folder`), seen as features of a trained network, or streamed."""
 
 FEATURES = ("features", *IMAGE_FOLDERS)
 """Of any encoder, in files of the user's (`data.folder`), or of images in a folder. All other data
@@ -21,6 +23,11 @@ ENCODED = {"cifar10_features": "cifar10", "cifar100_features": "cifar100"}
 drawn as the images are, by imbalance factor."""
 
 BY_COUNTS = (*SENTENCES, *CLOUDS)
+
+
+def is_streamed(config: ConfigDict) -> bool:
+    """Whether a config's images stay on the disk, in place of features that are kept of them."""
+    return "stored" in config.data
 
 
 def place_field(name: str) -> str:

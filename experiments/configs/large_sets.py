@@ -21,8 +21,14 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.configs import features
-from experiments.configs.arguments import parse_arguments
-from experiments.configs.common import first_stage, head_stage, ot_stage, second_stages, sgd
+from experiments.configs.common import (
+    first_stage,
+    head_stage,
+    ot_stage,
+    parse_arguments,
+    second_stages,
+    sgd,
+)
 from experiments.configs.kinds import LISTED
 from otrw_jax.data.photos import IMAGENET_MEAN, IMAGENET_STD
 

@@ -17,13 +17,13 @@ of features, since the mean of several clouds, point by point, is no cloud. The 
 
 from ml_collections import ConfigDict
 
-from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     adam,
     base,
     first_stage,
     head_stage,
     ot_stage,
+    parse_arguments,
     second_stages,
     sgd,
 )

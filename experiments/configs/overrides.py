@@ -7,7 +7,7 @@ from typing import Any, cast
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.configs.kinds import LISTED
+from experiments.configs.kinds import IMAGE_FOLDERS
 from experiments.recipes import RECIPES, recipe_name
 
 DECISIVE = {"data.name": ("dataset", ""), "model.name": ("backbone",)}
@@ -110,7 +110,7 @@ def spelling(text: str, name: str, value: Any) -> str | None:
 def _check_decisive(name: str, text: str, value: Any) -> None:
     from otrw_jax.data.sources import BUILDERS  # Slow to import, with TFDS.
 
-    if name == "data.name" and value not in (*BUILDERS, *LISTED):
+    if name == "data.name" and value not in (*BUILDERS, *IMAGE_FOLDERS):
         return  # Told where it is looked for, with the nearest.
     file, _, arguments = text.partition(":")
     made = runpy.run_path(file)["get_config"](arguments)

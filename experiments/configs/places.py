@@ -11,6 +11,7 @@ from experiments.configs.kinds import (
     IMAGE_FOLDERS,
     LISTED,
     SENTENCES,
+    is_streamed,
     place_field,
 )
 
@@ -31,7 +32,8 @@ def expand_paths(config: ConfigDict) -> None:
     if config.data.name in LISTED:
         places.append((config.data, "lists"))
     if config.data.name in (*IMAGE_FOLDERS, *ENCODED):
-        places.append((config.encoder, "weights"))
+        network = config.model if is_streamed(config) else config.encoder
+        places.append((network, "weights"))
     for section, name in places:
         if section[name]:
             section[name] = expanded(section[name], name)

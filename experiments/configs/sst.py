@@ -11,12 +11,12 @@ features; those here are chosen by the held-out error on SST-2 with a minority o
 
 from ml_collections import ConfigDict
 
-from experiments.configs.arguments import parse_arguments
 from experiments.configs.common import (
     base,
     first_stage,
     head_stage,
     ot_stage,
+    parse_arguments,
     second_stages,
     sgd,
 )

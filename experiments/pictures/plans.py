@@ -20,6 +20,7 @@ from otrw_jax import (
 )
 from otrw_jax.methods.base import present
 from otrw_jax.methods.ot.problem import atoms_before_network, cost_of, measure_of
+from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.ot import weights as example_weights
 from otrw_jax.ot.entropic import transport
 
@@ -49,7 +50,7 @@ def transport_of_run(
         cost's name, atoms ordered by class, and the examples' labels.
     """
     config = end.program.config
-    view, raw, state = end.prepared.data.view, end.prepared.data.raw, end.state
+    view, raw, state = end.prepared.data.view, end.prepared.train, end.state
     choices = reweighting_of(config.stage2[config.recipe].choices, view.num_classes)
     method_state = getattr(state, "inner", state)  # Within that of a moving average.
     atoms, atom_labels = method_state.meta_features, method_state.meta_labels
@@ -80,19 +81,21 @@ def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:
     Returns:
         For each cost `(cost, plan before, plan after, weights)`, and the examples' labels.
     """
-    view, raw = restored.prepared.data.view, restored.prepared.data.raw
+    prepared = restored.prepared
+    view = prepared.data.view
     size = min(10, view.num_classes)
-    labels = np.asarray(raw.labels)
+    labels = np.asarray(prepared.train.labels)
     ids = np.concatenate([np.flatnonzero(labels == c)[: size - c] for c in range(size)])
     model, variables = restored.program.model, restored.state.variables
 
     def features(inputs):
         return model.features(variables, inputs, False)[0]
 
-    inputs = restored.program.preprocessing.evaluate(raw.inputs[ids])
+    inputs = restored.program.preprocessing.evaluate(prepared.stored(ids))
     train, train_labels = features(inputs), labels[ids]
     meta = present(view.meta)
-    atoms = prototypes(features(meta.inputs), meta.labels, view.num_classes)[:size]
+    z = features_in_chunks(features, meta.inputs)
+    atoms = prototypes(z, meta.labels, view.num_classes)[:size]
     classes = np.arange(size)
     costs = {
         "feature cost": feature_cost(train, atoms),

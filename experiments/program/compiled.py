@@ -10,8 +10,10 @@ from jax import Array
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from experiments.configs.checks.relations import of_features
+from experiments.configs.kinds import is_streamed
 from experiments.program.layout import steps_per_call
-from experiments.program.networks import make_model
+from experiments.program.networks import begun, make_model
 from experiments.program.prepared import RECENT, Prepared
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.data.images import Preprocessing
@@ -27,6 +29,7 @@ from otrw_jax.training.features import (
 )
 from otrw_jax.training.loop import Loop, make_loop
 from otrw_jax.training.stages import DeviceData, Stage, check_batch
+from otrw_jax.training.streaming import StreamedData, make_streaming_loop
 
 
 class Program:
@@ -37,6 +40,7 @@ class Program:
     Attributes:
         config: with the recipe's own fields alone.
         num_classes: K.
+        streamed: whether training inputs stay on the disk.
         preprocessing: from stored to network inputs.
         devices: those that share a batch.
         model: the network.
@@ -70,6 +74,7 @@ class Program:
             ValueError: as `make_stages`; (from `loops`) a batch does not split over the devices.
         """
         self.config, self.preprocessing = config, preprocessing
+        self.streamed = is_streamed(config)
         self.devices = pick_devices(config.devices)
         self.num_classes, recipe = len(counts), RECIPES[config.recipe]
         self.model = make_model(
@@ -86,7 +91,9 @@ class Program:
             config, self.model, np.array(counts), self.fresh_head, self.devices.axis_name
         )
         self.ends = tuple(int(end) for end in np.cumsum([stage.epochs for stage in self.stages]))
-        self.read = make_reader(self.model, preprocessing.evaluate)
+        # As many at a time as a step of training has of those on the disk, which are large.
+        at_once = {"size": config.stage1.batch_size} if self.streamed else {}
+        self.read = make_reader(self.model, preprocessing.evaluate, **at_once)
         self.loops = functools.cache(self._loops)
         self.evaluator = functools.cache(self._evaluator)
         self._keeper = functools.cache(
@@ -106,8 +113,9 @@ class Program:
         self.loops(0)
 
     def initial_variables(self, seed: int) -> PyTree:
-        """The network before training."""
-        return self.model.init(jax.random.key(seed), self._blank)
+        """The network before training: at random, or with the weights that the config names."""
+        variables = self.model.init(jax.random.key(seed), self._blank)
+        return begun(self.config.model, variables, self.num_classes)
 
     def fresh_head(self, key: Array) -> PyTree:
         """Parameters of a new last layer."""
@@ -122,17 +130,22 @@ class Program:
         stage = self.stages[index]
 
         def state(key):
-            variables = self.initial_variables(0)
+            variables = self.model.init(jax.random.key(0), self._blank)
             data = self.data_of(stage, 0, prepared, variables)
             return stage.method.init(key, variables, data.view)
 
         return jax.eval_shape(state, self.stage_key(0, index))
 
-    def data_of(self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree) -> DeviceData:
+    def data_of(
+        self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree
+    ) -> DeviceData | StreamedData:
         """The data that a stage trains on: inputs, or features kept of a frozen backbone.
 
-        Its view has the training set's inputs where the stage's method reads them.
+        Its view has the training set's inputs where the stage's method reads them. Those that stay
+        on the disk are what they are.
         """
+        if isinstance(prepared.data, StreamedData):
+            return prepared.data
 
         def evaluated(inputs: PyTree) -> PyTree:
             return self.devices.replicate(self.preprocessing.evaluate(inputs))
@@ -168,12 +181,19 @@ class Program:
         return self.model._replace(logits=stage.method.logits or self.model.logits)
 
     def _loops(self, seeds: int) -> list[Loop]:
+        prepare, devices = self.preprocessing.train, self.devices
+        steps = steps_per_call(self.config)
+        if self.streamed:
+            return [
+                make_streaming_loop(stage, prepare, steps_per_call=steps, devices=devices)
+                for stage in self.stages
+            ]
         return [
             make_loop(
                 stage,
-                pick_copy if stage.feature_copies else self.preprocessing.train,
-                steps_per_call=steps_per_call(self.config),
-                devices=self.devices,
+                pick_copy if stage.feature_copies else prepare,
+                steps_per_call=steps,
+                devices=devices,
                 seeds=seeds,
             )
             for stage in self.stages
@@ -181,6 +201,7 @@ class Program:
 
     def _evaluator(self, stage: Stage, kept: bool, together: bool):
         model = self.trained_model(stage)
+        at_once = {"batch_size": stage.batch_size} if self.streamed else {}
         return make_evaluator(
             given_features(model) if kept else model,
             (lambda z: z) if kept else self.preprocessing.evaluate,
@@ -188,4 +209,25 @@ class Program:
             devices=None if together else self.devices,
             together=together,
             correct=stage.method.correct,
+            **at_once,
         )
+
+
+def check_streamable(config: ConfigDict) -> None:
+    """Refuses a recipe that needs all training images, where these stay on the disk.
+
+    Args:
+        config: with the recipe's own fields alone; its stages are made for a set of two classes.
+
+    Raises:
+        ValueError: a method of the recipe reads them all, or as `make_stages`.
+    """
+    recipe = RECIPES[config.recipe]
+    model = make_model(config.model, 2, head=recipe.head, branches=recipe.branches)
+    for stage in make_stages(config, model, np.full(2, 10**6), lambda key: None):
+        if stage.method.reads_inputs:
+            raise ValueError(
+                f"{config.recipe}: its {stage.name} reads all training images at the start of an "
+                "epoch, and those of this config stay on the disk; train it on features of them: "
+                f"{of_features(config)}."
+            )

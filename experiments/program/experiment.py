@@ -4,13 +4,13 @@ from ml_collections import ConfigDict
 
 from experiments.configs.checks.fields import check_config
 from experiments.configs.earlier import read_given
-from experiments.configs.kinds import ENCODED, FEATURES, IMAGE_FOLDERS
+from experiments.configs.kinds import ENCODED, FEATURES, IMAGE_FOLDERS, is_streamed
 from experiments.configs.places import expand_paths
-from experiments.program.compiled import Program
+from experiments.program.compiled import Program, check_streamable
 from experiments.program.data import Source
-from experiments.program.encoded_images import EncodedImagesSource
 from experiments.program.features import FeatureSource
-from experiments.program.image_folder import ImageFolderSource
+from experiments.program.images.encoded_images import EncodedImagesSource
+from experiments.program.images.image_folder import ImageFolderSource
 from experiments.program.prepared import Prepared, prepare
 from experiments.recipes import recipe_name
 from otrw_jax.training.devices import first_alone, is_first_process, pick_devices
@@ -41,21 +41,25 @@ class Experiment:
         if new:
             check_config(config)
         self.config = own_fields(config)
+        if is_streamed(self.config):
+            check_streamable(self.config)
+        source = source_of(self.config)
         if is_first_process():
             print(f"{self.config.data.name}: reading the data", flush=True)
-        source = source_of(self.config.data.name)
         self.source = first_alone(lambda: source(self.config))
         self.devices = pick_devices(self.config.devices)
         self._programs: dict[tuple, Program] = {}
         self._begun: set[Loop] = set()
 
     def prepare(self, subset_seed: int) -> Prepared:
-        """Draws the subset and puts the data on the devices."""
+        """Draws the subset and puts the data on the devices, but for images that are streamed."""
+        if is_streamed(self.config):
+            return self.source.prepare(self.devices, subset_seed)
         return prepare(self.source, self.devices, subset_seed)
 
     def program(self, prepared: Prepared) -> Program:
         """What is compiled for data of these counts and shapes; the same for every seed."""
-        stored, counts = prepared.data.raw.inputs, tuple(prepared.split.counts.tolist())
+        stored, counts = prepared.train.inputs, tuple(prepared.split.counts.tolist())
         shape = stored.shape[1:], stored.dtype.name
         if (counts, shape) not in self._programs:
             self._programs[counts, shape] = Program(
@@ -71,8 +75,17 @@ class Experiment:
         return True
 
 
-def source_of(name: str) -> type[Source]:
-    """The kind of source that a data set has."""
+def source_of(config: ConfigDict) -> type[Source]:
+    """The kind of source that a config's data set has.
+
+    Raises:
+        ModuleNotFoundError: images are streamed, and the extra `stream` is not installed.
+    """
+    name = config.data.name
+    if is_streamed(config):
+        from experiments.program.images.streamed import StreamedImages  # Of the extra `stream`.
+
+        return StreamedImages
     if name in IMAGE_FOLDERS:
         return ImageFolderSource
     if name in ENCODED:

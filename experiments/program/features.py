@@ -9,16 +9,13 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from ml_collections import ConfigDict
 
-from experiments.program.data import Source
+from experiments.program.parts import POOLED, PartedSource, first_of
 from otrw_jax import example_weights
 from otrw_jax.data.features import FeatureSet, fingerprint, load_features, root_mean_square_length
 from otrw_jax.data.images import Preprocessing
 from otrw_jax.data.sources import Dataset
-from otrw_jax.data.splits import Split, draw_of_each, make_split, make_split_of_counts
+from otrw_jax.data.splits import draw_of_each
 from otrw_jax.training.devices import is_first_process
-
-POOLED = ("train", "meta", "validation")
-"""The parts that a subset is drawn of, in the order in which their rows are numbered."""
 
 
 class Rows:
@@ -41,7 +38,7 @@ class Rows:
         return taken
 
 
-class FeatureSource(Source):
+class FeatureSource(PartedSource):
     """A data set of features in files, its splits, and what networks are given of it."""
 
     def __init__(self, config: ConfigDict):
@@ -49,15 +46,13 @@ class FeatureSource(Source):
 
         Raises:
             FileNotFoundError, ModuleNotFoundError: as `load_features`.
-            ValueError: the same; no folder is named; or the meta set is to be taken from a part
-                that is not there, or of the wrong one.
+            ValueError: the same; no folder is named; or as `PartedSource`.
         """
-        self._data = config.data
-        found, self._content = self._read(config)
-        self._parts = found.parts
-        self._meta_from = _meta_from(config.data, found)
+        found, content = self._read(config)
+        super().__init__(
+            config.data, {name: part.labels for name, part in found.parts.items()}, content
+        )
         pooled = [found.parts[name] for name in POOLED if name in found.parts]
-        self._sizes = [len(found.parts[n].labels) if n in found.parts else 0 for n in POOLED]
         rows: Any = Rows([part.features for part in pooled])
         self.dataset = Dataset(
             config.data.name,
@@ -72,7 +67,8 @@ class FeatureSource(Source):
             scale = 1 / root_mean_square_length(found.parts["train"].features)
         self.preprocessing = scaled(scale)
         if is_first_process():
-            print("\n".join(_told(found, self._meta_from, config.data, scale)), flush=True)
+            lines = _told(found, config.data, self._about_meta(), scale)
+            print("\n".join(lines), flush=True)
 
     def _read(self, config: ConfigDict) -> tuple[FeatureSet, str]:
         """The features, and a name that changes with what they are."""
@@ -82,38 +78,6 @@ class FeatureSource(Source):
             )
         found = load_features(config.data.folder)
         return found, fingerprint(found)
-
-    def split(self, seed: int) -> Split:
-        """The parts of a run under a subset seed; their indices are rows of the parts together.
-
-        Raises:
-            ValueError: a class is too small for what is asked of it.
-        """
-        data, meta_from = self._data, self._meta_from
-        n, m, _ = self._sizes
-        split = _training_split(data, self._parts["train"].labels, seed, meta_from == "train")
-        meta, held_out = split.meta, split.held_out
-        if meta_from == "within":
-            train = self._parts["train"].labels
-            meta = draw_of_each(
-                train, data.meta_per_class, seed, self.dataset.num_classes, "training"
-            )
-        if meta_from == "meta":
-            meta = n + np.arange(m)
-        if "validation" in self._parts:
-            labels = self._parts["validation"].labels
-            chosen = np.zeros(0, np.int64)
-            if meta_from == "validation":
-                chosen = draw_of_each(
-                    labels, data.meta_per_class, seed, self.dataset.num_classes, "validation"
-                )
-                meta = n + m + chosen
-            held_out = n + m + np.setdiff1d(np.arange(len(labels)), chosen)
-        return split._replace(meta=meta, held_out=held_out, content=self._content)
-
-    def seen(self, split: Split, seed: int) -> Dataset:
-        """The data set as networks see it: as it is."""
-        return self.dataset
 
 
 def scaled(scale: float) -> Preprocessing:
@@ -125,74 +89,14 @@ def scaled(scale: float) -> Preprocessing:
     return Preprocessing(lambda keys, z: evaluate(z), evaluate)
 
 
-def _training_split(data: ConfigDict, labels: np.ndarray, seed: int, with_meta: bool) -> Split:
-    """The training part long-tailed, or as it is, less what is split off."""
-    meta = data.meta_per_class if with_meta else 0
-    if data.imbalance_factor:
-        return make_split(
-            labels,
-            imbalance_factor=data.imbalance_factor,
-            seed=seed,
-            meta_per_class=meta,
-            held_out_per_class=data.held_out_per_class,
-            profile=data.profile,
-        )
-    sizes = np.bincount(labels)
-    counts = sizes - meta - data.held_out_per_class
-    if counts.min() < 1:
-        raise ValueError(
-            f"class {counts.argmin()} has {sizes[counts.argmin()]} training examples, too few for "
-            f"{meta} meta and {data.held_out_per_class} held-out ones beside 1 to train on; lower "
-            "data.meta_per_class or data.held_out_per_class."
-        )
-    return make_split_of_counts(
-        labels,
-        counts,
-        seed=seed,
-        meta_per_class=meta,
-        held_out_per_class=data.held_out_per_class,
-    )
-
-
-def _meta_from(data: ConfigDict, found: FeatureSet) -> str | None:
-    """The part that the meta set is taken from; None where there is none."""
-    if "validation" in found.parts and data.held_out_per_class:
-        raise ValueError(
-            f"data.held_out_per_class is {data.held_out_per_class}, and the validation part is "
-            "what checkpoints are chosen by; set data.held_out_per_class=0."
-        )
-    part = data.get("meta_from", "first")
-    if part == "first":
-        part = _first_of(found)
-    if part not in found.parts and part != "within":
-        raise ValueError(
-            f"data.meta_from is {part!r}, and {data.folder} has no such part; take one of "
-            f"{', '.join(p for p in POOLED if p in found.parts)}, or 'first'."
-        )
-    return part if part == "meta" or data.meta_per_class else None
-
-
-def _first_of(found: FeatureSet) -> str:
-    return next(part for part in ("meta", "validation", "train") if part in found.parts)
-
-
-def _told(found: FeatureSet, meta_from: str | None, data: ConfigDict, scale: float) -> list[str]:
+def _told(found: FeatureSet, data: ConfigDict, about_meta: str, scale: float) -> list[str]:
     lines = [
         f"{data.name}: {name} part {len(part.labels)} × {part.features.shape[1]}, "
         f"{part.features.dtype}"
         for name, part in found.parts.items()
     ]
     lines += [f"{data.name}: {note}" for note in found.notes]
-    each = f"{data.meta_per_class} examples of each class of the {meta_from} part"
-    meta = {
-        "meta": "the meta set is the meta part",
-        "validation": f"the meta set is {each}; the others are held out",
-        "train": f"the meta set is {each}, which are not trained on",
-        "within": f"the meta set is {data.meta_per_class} examples of each class of the train "
-        "part, which are trained on all the same",
-        None: "there is no meta set; measure=dynamic draws one of the training set",
-    }[meta_from]
-    lines.append(f"{data.name}: {meta}")
+    lines.append(about_meta)
     if scale != 1:
         lines.append(
             f"{data.name}: features are taken times {scale:.4g}, so that their mean squared length "
@@ -234,7 +138,7 @@ def weights_of_files(
             `example_weights`.
     """
     found = load_features(place, test=False)
-    meta_from = _first_of(found)
+    meta_from = first_of(found.parts)
     meta, train = found.parts[meta_from], found.parts["train"]
     rows, ids = np.arange(len(meta.labels)), np.arange(len(train.labels))
     if meta_from != "meta":

@@ -6,6 +6,7 @@ XLA's CPU backend runs convolutions inside a loop, and under `vmap`, far more sl
 import jax
 from ml_collections import ConfigDict
 
+from experiments.configs.kinds import is_streamed
 from otrw_jax.training.devices import Devices
 
 
@@ -16,6 +17,8 @@ def in_a_loop(config: ConfigDict) -> bool:
 
 def steps_per_call(config: ConfigDict) -> int:
     """Steps that a call of the device runs; 0 for a whole epoch."""
+    if config.steps_per_call is None and is_streamed(config):
+        return 1
     if config.steps_per_call is None:
         return 0 if in_a_loop(config) else 1
     return config.steps_per_call
@@ -23,7 +26,7 @@ def steps_per_call(config: ConfigDict) -> int:
 
 def seeds_at_once(config: ConfigDict, devices: Devices, count: int) -> int:
     """How many of so many seeds are trained together."""
-    if devices.total > 1:
+    if devices.total > 1 or is_streamed(config):
         return 1
     if config.seeds_at_once is None:
         return count if in_a_loop(config) else 1

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import Array, Int, PyTree, Shaped
 
 from experiments.program.data import Source
 from otrw_jax.data.sources import Dataset
@@ -16,6 +16,7 @@ from otrw_jax.data.splits import Split
 from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.training.devices import Devices, first_alone
 from otrw_jax.training.stages import DeviceData
+from otrw_jax.training.streaming import StreamedData
 
 
 class Prepared(NamedTuple):
@@ -26,17 +27,32 @@ class Prepared(NamedTuple):
         dataset: the whole, as networks see it.
         data: what is trained on. Its view has the labels of the training set; `Program.data_of`
             adds the inputs for a stage whose method reads them.
-        test: what is evaluated: as stored, `Preprocessing.evaluate` makes inputs of it.
+        test: what is evaluated: as stored, on the device or the disk; `Preprocessing.evaluate`
+            makes inputs of it.
         held_out: what checkpoints are chosen by, or None.
         kept: whether the last three hold features of a frozen backbone in place of inputs.
     """
 
     split: Split
     dataset: Dataset
-    data: DeviceData
+    data: DeviceData | StreamedData
     test: Examples
     held_out: Examples | None
     kept: bool = False
+
+    @property
+    def train(self) -> Examples:
+        """The training examples as they are stored, on the device or the disk."""
+        if isinstance(self.data, StreamedData):
+            return Examples(self.data.inputs, self.data.view.train.labels)
+        return self.data.raw
+
+    def stored(self, ids: Int[np.ndarray, "n"]) -> Shaped[Array, "n ..."]:
+        """Stored inputs of a few training examples, by their places."""
+        if not isinstance(self.data, StreamedData):
+            return self.data.raw.inputs[ids]
+        with self.data.inputs.batches(ids, len(ids)) as read:
+            return jnp.asarray(next(read))
 
 
 def prepare(source: Source, devices: Devices, subset_seed: int) -> Prepared:

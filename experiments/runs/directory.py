@@ -20,6 +20,9 @@ from experiments.runs.provenance import provenance
 from otrw_jax.files import read_json, write_json
 from otrw_jax.models.model import count_parameters
 
+UNDERWAY = "checkpoints_underway"
+"""Folder of what is done of an epoch, where images are streamed."""
+
 
 class ConfigMismatchError(ValueError):
     """A run directory belongs to a run of another config."""
@@ -27,8 +30,11 @@ class ConfigMismatchError(ValueError):
 
 def holds_run(folder: pathlib.Path) -> bool:
     """Whether a folder is a run directory; a run that ended before its first checkpoint is none."""
-    checkpoints = folder / "checkpoints"
-    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+    return any(_holds_checkpoints(folder / name) for name in ("checkpoints", UNDERWAY))
+
+
+def _holds_checkpoints(folder: pathlib.Path) -> bool:
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def runs_below(folder: pathlib.Path, depth: int = 4) -> list[pathlib.Path]:
@@ -95,11 +101,12 @@ def claim(workdir: pathlib.Path, config: ConfigDict, extend: bool = False) -> Ch
             differing = [
                 f"{name} is {a!r} there and {b!r} here" for name, (a, b) in changes.items()
             ]
+            extendable = _holds_checkpoints(workdir / "checkpoints")
             way = ", or give --extend to go on from its last checkpoint with these values"
             raise ConfigMismatchError(
                 f"{workdir} holds a run of another config: {'; '.join(differing)}. Choose another "
                 "--workdir, or repeat the run's own config to go on with it"
-                f"{way if all(map(is_extendable, changes)) else ''}."
+                f"{way if extendable and all(map(is_extendable, changes)) else ''}."
             )
     added = {"extended": extensions} if extensions else {}
     write_json(workdir / "config.json", config.to_dict() | added)

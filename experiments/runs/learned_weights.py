@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, PyTree, Shaped
 
 from experiments.configs.kinds import FEATURES
-from experiments.program.image_folder import ImageFolderSource
+from experiments.program.images.files import ImageFileSource
 from experiments.runs.restoring import Restored
 from otrw_jax.files import replacing
 from otrw_jax.methods.base import Examples
@@ -22,7 +22,7 @@ def learned_weights(end: Restored) -> Float[np.ndarray, "n"] | None:
         return None
 
     def read(variables: PyTree) -> Examples:
-        return end.program.read(variables, end.prepared.data.raw)
+        return end.program.read(variables, end.prepared.train)
 
     return np.asarray(method.weights(end.state, read, end.stage.batch_size))
 
@@ -46,7 +46,7 @@ def export_weights(path: pathlib.Path, restored: Restored) -> None:
     if restored.program.config.data.name in FEATURES:
         labels = np.array(restored.prepared.dataset.class_names)[labels]
     ids, source = restored.prepared.split.train, restored.source
-    if isinstance(source, ImageFolderSource):
+    if isinstance(source, ImageFileSource):
         files = np.array([str(path) for path in source.paths["train"]])
         write_weights(path, files[ids], labels, weights)
         return

@@ -21,9 +21,11 @@ from experiments.runs.identity import fingerprint_of
 from experiments.runs.journal import Reporter
 from experiments.runs.outcomes import best_record, three_results
 from experiments.runs.provenance import device_name
+from experiments.runs.streamed.underway import UnderwayFolder
 from otrw_jax.files import alone_in, read_json, write_json, writing
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
 from otrw_jax.training.devices import from_first, is_first_process, wait_for_all
+from otrw_jax.training.streaming import Save, Underway
 
 
 class Run(NamedTuple):
@@ -83,6 +85,9 @@ class OpenRun:
         self.checkpoints = files.enter_context(
             Checkpoints(folder, self.ends, keep, read_only=not self._writes)
         )
+        self.underway: UnderwayFolder | None = None
+        if self.program.streamed:
+            self.underway = UnderwayFolder(run.workdir, self._fingerprint, files)
         if self._writes:
             if run.stage1_from and not self.checkpoints.steps():
                 given = self.program, self.prepared, run.seed, self.variables
@@ -96,6 +101,8 @@ class OpenRun:
             if changes:
                 self._check_extension(done)
                 extended(run.workdir, config, changes, done)
+            if self.underway:
+                self.underway.settle(done)
             wait_for_all("the folder of the checkpoints is ready")
         self.done = from_first(done if self._writes else 0)
 
@@ -114,6 +121,22 @@ class OpenRun:
         """The state of a stage at a checkpoint."""
         template = self.program.template(index, self.prepared)
         return self.checkpoints.restore(template, number)
+
+    def begun(self, index: int) -> Underway | None:
+        """What is done of the next epoch, of a stage; None where it has not begun."""
+        if self.underway is None:
+            return None
+        return self.underway.begun(lambda: self.program.template(index, self.prepared))
+
+    def saver(self, before: int) -> Save | None:
+        """What saves a stage's epochs while they go on, those of streamed images.
+
+        Args:
+            before: epochs of the stages before.
+        """
+        if self.underway is None:
+            return None
+        return self.underway.saver(self._experiment.config.save_every, before)
 
     def report(self, files: contextlib.ExitStack, display: Display) -> None:
         """Starts to tell how the run goes on, from the history behind it."""
@@ -138,6 +161,8 @@ class OpenRun:
             best = best_record(self.history, "held_out")
             content = {"history": self.history, "config": self._fingerprint}
             self.checkpoints.save(number, state, content, best=best and best["number"])
+            if self.underway:
+                self.underway.forget()
         self._reporter.epoch(record)
 
     def finish(self) -> dict:

@@ -1,4 +1,4 @@
-"""The classifier that a run on a folder of images is: what it says of other files, and it in one.
+"""The classifier that a run on image files is: what it says of other files, and it in one.
 
 And other examples, with their classes, in place of the test part of runs on images or features.
 
@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array, export
 from jaxtyping import Float, Int32, Shaped, UInt8
 
-from experiments.program.encoded_images import EncodedImagesSource
 from experiments.program.features import FeatureSource
-from experiments.program.image_folder import ImageFolderSource, shown
+from experiments.program.images.encoded_images import EncodedImagesSource
+from experiments.program.images.files import ImageFileSource, shown
 from experiments.runs.restoring import Restored
 from otrw_jax.data.builders.image_folder import check_files
 from otrw_jax.data.builders.image_lists import files_below, list_images
@@ -29,9 +29,9 @@ from otrw_jax.data.features import load_features
 from otrw_jax.extras import brought_by
 from otrw_jax.files import replacing
 from otrw_jax.methods.base import Examples
+from otrw_jax.training.streaming import Inputs
 
 CLASSIFIER = ".zip"
-VIEW = ("side", "crop", "resize")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -62,10 +62,10 @@ def predictions(restored: Restored, files: Sequence[str], max_excluded: int = 0)
         ValueError: the run is not on a folder of images, there is no file, or more cannot be read.
     """
     source = restored.source
-    if not isinstance(source, ImageFolderSource):
+    if not isinstance(source, ImageFileSource):
         raise ValueError(
             f"the run is on {restored.program.config.data.name}; only those on a folder of images "
-            "(experiments/configs/image_folder.py) predict image files."
+            "(experiments/configs/image_folder.py, photos.py) predict image files."
         )
     paths = list(_files(files))
     outcomes = check_files(paths, shown)
@@ -73,8 +73,7 @@ def predictions(restored: Restored, files: Sequence[str], max_excluded: int = 0)
     faults = tuple(f"{str(path)!r} is {fault}" for path, (_, fault) in pairs if fault)
     usable = [path for path, (_, fault) in pairs if not fault]
     _check(faults, len(paths), max_excluded)
-    logits = restored.logits(jnp.asarray(source.encoder(usable)))
-    chances = np.asarray(jax.nn.softmax(logits, axis=-1))
+    chances = np.asarray(jax.nn.softmax(restored.logits(source.inputs(usable)), axis=-1))
     best, names = chances.argmax(axis=1), source.dataset.class_names
     rows = zip(usable, best, chances.max(axis=1), strict=True)
     found = tuple(Prediction(str(path), names[c], float(p)) for path, c, p in rows)
@@ -116,26 +115,24 @@ def write_classifier(path: pathlib.Path, restored: Restored) -> dict:
         OSError: the file cannot be written; what was there is intact.
     """
     source, config = restored.source, restored.program.config
-    if not isinstance(source, ImageFolderSource):
+    if not isinstance(source, ImageFileSource):
         raise ValueError(
             f"the run is on {config.data.name}; only those on a folder of images are written as "
             f"classifiers (*{CLASSIFIER})."
         )
     with brought_by("export", __name__):
         importlib.import_module("flatbuffers")  # By which jax.export writes.
-    side = config.encoder.side
+    side = source.view["side"]
 
     def classify(images: UInt8[Array, "b s s 3"]) -> Float[Array, "b k"]:
-        features = source.encoder.network.traced(images)
-        return jax.nn.softmax(restored.logits(features), axis=-1)
+        return jax.nn.softmax(restored.logits(source.traced(images)), axis=-1)
 
     (batch,) = export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     made = export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
     about = {
         "classes": list(source.dataset.class_names),
-        # How images come to this side.
-        **{name: config.encoder[name] for name in VIEW if name in config.encoder},
+        **source.view,
         "recipe": config.recipe,
         "epoch": restored.number,
         "fingerprint": restored.prepared.split.fingerprint,
@@ -161,7 +158,7 @@ def examples_at(restored: Restored, place: pathlib.Path) -> Examples:
             read, or features are of another width.
     """
     source = restored.source
-    if isinstance(source, ImageFolderSource):
+    if isinstance(source, ImageFileSource):
         found = _images(source, place)
     elif isinstance(source, FeatureSource) and not isinstance(source, EncodedImagesSource):
         found = _features(restored, place)
@@ -172,10 +169,11 @@ def examples_at(restored: Restored, place: pathlib.Path) -> Examples:
         )
     inputs, names = found
     labels = _numbered(place, names, restored.prepared.dataset.class_names)
-    return Examples(jnp.asarray(inputs), jnp.asarray(labels))
+    inputs = inputs if isinstance(inputs, Inputs) else jnp.asarray(inputs)
+    return Examples(inputs, jnp.asarray(labels))
 
 
-def _images(source: ImageFolderSource, place: pathlib.Path):
+def _images(source: ImageFileSource, place: pathlib.Path):
     listing = list_images(place)
     names = np.array([image.label for image in listing.images])
     _numbered(place, names, source.dataset.class_names)  # Before any image is read.
@@ -189,7 +187,7 @@ def _images(source: ImageFolderSource, place: pathlib.Path):
             f"{place}: {len(faults)} files cannot be used ({'; '.join(faults[:10])}{more}); mend "
             "or remove them."
         )
-    return source.encoder(paths), names
+    return source.inputs(paths), names
 
 
 def _features(restored: Restored, place: pathlib.Path):

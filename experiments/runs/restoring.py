@@ -4,6 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
@@ -25,6 +26,7 @@ from experiments.runs.outcomes import best_record
 from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.stages import Stage
+from otrw_jax.training.streaming import Inputs
 
 
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
@@ -50,12 +52,18 @@ class Restored(NamedTuple):
     def logits(self, inputs: PyTree) -> Float[Array, "b k"]:
         """Logits of stored inputs, such as `prepared.test.inputs`, in evaluation mode.
 
+        Those on the disk are read as many at a time as a step of the stage has.
+
         A transductive correction (`ot_correction`), which needs the whole test set, is not made.
 
         Raises:
             ValueError: the inputs are not like the stored ones: floats in place of bytes, another
                 size or width.
         """
+        if isinstance(inputs, Inputs):
+            with inputs.batches(np.arange(len(inputs)), self.stage.batch_size) as read:
+                return jnp.concatenate([self.logits(batch) for batch in read])
+        inputs = jnp.asarray(inputs)
         _check_stored(inputs, self.prepared.test.inputs)
         model = self.program.trained_model(self.stage)
         seen = self.program.preprocessing.evaluate(inputs)
@@ -67,9 +75,10 @@ def _check_stored(inputs: Array, stored: Array) -> None:
 
     Clouds may have more or fewer points; the preprocessing says how many it needs.
     """
+    shape, like = inputs.shape, stored.shape
     whole = [jnp.issubdtype(x.dtype, jnp.integer) for x in (inputs, stored)]
-    sizes = [x.shape[2:] if stored.ndim == 3 else x.shape[1:] for x in (inputs, stored)]
-    if inputs.ndim != stored.ndim or sizes[0] != sizes[1] or whole[0] != whole[1]:
+    first = 2 if len(like) == 3 else 1
+    if len(shape) != len(like) or shape[first:] != like[first:] or whole[0] != whole[1]:
         raise ValueError(
             f"the inputs are {inputs.dtype} of shape {inputs.shape}, and this run's are stored as "
             f"{stored.dtype} of shape {stored.shape}; give them as prepared.test.inputs has them."

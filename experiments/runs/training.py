@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jaxtyping import PyTree
+
 from experiments.program.compiled import Program
 from experiments.program.experiment import Experiment
 from experiments.program.layout import seeds_at_once
@@ -17,9 +19,16 @@ from experiments.runs.display import Display
 from experiments.runs.open_run import OpenRun, Run
 from otrw_jax.training.devices import is_first_process
 from otrw_jax.training.evaluation import LogitsNotFiniteError
-from otrw_jax.training.loop import TrainingDivergedError, check_finite, run_stage
+from otrw_jax.training.loop import (
+    EpochMetrics,
+    Loop,
+    TrainingDivergedError,
+    check_finite,
+    run_stage,
+)
 from otrw_jax.training.seeds import stack, unstack
 from otrw_jax.training.stages import Stage
+from otrw_jax.training.streaming import run_streamed
 
 
 class OutOfTimeError(RuntimeError):
@@ -82,6 +91,8 @@ def train_together(
         display = Display(f"{experiment.config.recipe}{several}", "preparing the data")
         files.callback(display.close)
         opened = [OpenRun(experiment, run, len(runs) > 1, files, extend) for run in runs]
+        if len(runs) > 1 and opened[0].program.streamed and is_first_process():
+            print("the seeds are trained in turn, since their images are streamed.", flush=True)
         if not opened[0].done:
             opened[0].program.check(opened[0].prepared)
         for run in opened:
@@ -169,6 +180,8 @@ def _way_out(experiment: Experiment, group: list[OpenRun]) -> Iterator[None]:
     try:
         yield
     except (TrainingDivergedError, LogitsNotFiniteError) as error:
+        if group[0].underway:  # Of no use: it would diverge again.
+            group[0].underway.forget()
         config, workdir, done = experiment.config, group[0].run.workdir, group[0].done
         second = done >= group[0].ends[0]
         section = f"stage2.{config.recipe}" if second else "stage1"
@@ -216,14 +229,9 @@ def _epochs_left(
         ]
         data = together([one.data for one in seen])
         key = together([program.stage_key(run.seed, index) for run in group])
-        if done > begin:
-            initial = together([run.restore(index, done) for run in group])
-            initial = program.devices.replicate(initial)
-        else:
-            initial = loop.start(key, together(variables), data)
-        first = max(0, done - begin)
+        given = together(variables), data, key, _tick(display, len(group))
+        epochs = _epochs(loop, group, index, begin, *given)
         display.waiting(f"{loop.stage.name}: {'compiling' if told else 'training'}", told)
-        epochs = run_stage(loop, initial, data, key, first, _tick(display, len(group)))
         for number, state, metrics in epochs:
             seconds = time.perf_counter() - clock
             records = [
@@ -241,6 +249,37 @@ def _epochs_left(
             yield number + 1, records, apart(state), seen
             clock = time.perf_counter()
         variables = [one.variables for one in apart(state)]
+
+
+def _epochs(
+    loop: Loop, group: list[OpenRun], index: int, begin: int, variables: PyTree, data, key, tick
+) -> Iterator[tuple[int, Any, EpochMetrics]]:
+    """The epochs of a stage that a group of runs has left, as `run_stage` has them.
+
+    Args:
+        loop: the stage, compiled.
+        group: which is in this stage, or before it.
+        index: of the stage.
+        begin: epochs of the stages before.
+        variables: the network before the stage, of each run together; and the next two.
+        data: as the stage sees them.
+        key: of the stage.
+        tick: of `Loop.epoch`.
+    """
+    program, done = group[0].program, group[0].done
+    begun = group[0].begun(index)
+    if begun is not None:
+        initial = None
+    elif done > begin:
+        states = [run.restore(index, done) for run in group]
+        initial = program.devices.replicate(stack(states) if len(group) > 1 else states[0])
+    else:
+        initial = loop.start(key, variables, data)
+    first = max(0, done - begin)
+    if not program.streamed:
+        return run_stage(loop, initial, data, key, first, tick)
+    save = group[0].saver(begin)
+    return run_streamed(loop, initial, data, key, first, tick, begun=begun, save=save)
 
 
 def _tick(display: Display, runs: int):

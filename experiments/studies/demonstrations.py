@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from experiments.configs import digits, image_folder, modelnet10, sst
-from experiments.program.written_images import SIDE
+from experiments.program.images.written_images import SIDE
 
 TITLES = {
     "ce": "cross-entropy",

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from experiments.configs import cifar_features, cifar_lt, digits, large_sets, modelnet10, sst
 from experiments.configs.kinds import ENCODED, LISTED, SENTENCES
 from experiments.configs.overrides import follow_rates
-from experiments.program.encoded_images import image_encoder_name
 from experiments.program.encoding import encoder_name
 from experiments.program.experiment import Experiment
+from experiments.program.images.encoded_images import image_encoder_name
 from experiments.program.layout import seeds_at_once
 from experiments.recipes import RECIPES
 from experiments.runs.first_stage import differing_first_stage

@@ -70,6 +70,10 @@ class ImageStream(Stream):
 
     One that cannot be read, because it was damaged after the list was checked, ends the reading in
     an `ImageError` that names it; nothing stands in for it.
+
+    Attributes:
+        shape: of all of them together, `(n, side, side, 3)`.
+        dtype: uint8.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class ImageStream(Stream):
             ValueError: a number is less than 1, or the crop is unknown.
         """
         super().__init__(ImageFiles(paths, side, crop), threads=threads)
+        self.shape, self.dtype = (len(self), side, side, 3), np.dtype(np.uint8)
 
     @contextlib.contextmanager
     def batches(self, ids: Int[np.ndarray, "n"], size: int) -> Iterator[Iterator[PyTree]]:

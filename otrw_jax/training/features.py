@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Key, PyTree
 
@@ -14,6 +15,7 @@ from otrw_jax.methods.base import Examples, Method, matching_paths
 from otrw_jax.methods.reading import features_in_chunks
 from otrw_jax.models.model import Model
 from otrw_jax.training.stages import DeviceData, Prepare, Stage
+from otrw_jax.training.streaming import Inputs, placed_batches
 
 
 def given_features(model: Model) -> Model:
@@ -59,7 +61,8 @@ def make_reader(
         size: examples at a time.
 
     Returns:
-        `(variables, examples) -> examples`, features `[n, d]` where stored inputs were.
+        `(variables, examples) -> examples`, features `[n, d]` where stored inputs were; these may
+        stay on the disk (`otrw_jax.training.streaming.Inputs`), and each process reads them all.
     """
 
     @jax.jit
@@ -67,8 +70,12 @@ def make_reader(
         return model.features(variables, prepare(inputs), False)[0]
 
     def read(variables, examples):
-        z = features_in_chunks(partial(of_stored, variables), examples.inputs, size)
-        return Examples(z, examples.labels)
+        of_batch = partial(of_stored, variables)
+        if isinstance(examples.inputs, Inputs):
+            ids = np.arange(len(examples.inputs))
+            batches = placed_batches(examples.inputs, ids, size, jax.device_put)
+            return Examples(jnp.concatenate(list(map(of_batch, batches))), examples.labels)
+        return Examples(features_in_chunks(of_batch, examples.inputs, size), examples.labels)
 
     return read
 

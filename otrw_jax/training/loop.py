@@ -13,7 +13,7 @@ from otrw_jax.methods.base import Metrics
 from otrw_jax.training.calls import TrainingDivergedError as TrainingDivergedError
 from otrw_jax.training.calls import compile_calls, diverged, epoch_key, order_and_steps
 from otrw_jax.training.devices import Devices, pick_devices
-from otrw_jax.training.stages import DeviceData, Prepare, Stage
+from otrw_jax.training.stages import Prepare, Stage
 
 AnyIds = TypeVar("AnyIds", Array, np.ndarray)
 """Ids `[... s b]` of the batches of steps, on the device or the host."""
@@ -95,7 +95,7 @@ def make_loop(
 def run_stage(
     loop: Loop,
     state: Any,
-    data: DeviceData,
+    data: Any,
     key: Array,
     first_epoch: int = 0,
     tick: Callable[[float], None] | None = None,
@@ -109,7 +109,7 @@ def run_stage(
     Args:
         loop: of `make_loop`.
         state: of `loop.start`, or restored.
-        data: the data set.
+        data: the data set, `DeviceData` or, of a loop that streams, `StreamedData`.
         key: base key of the stage; keys, `[seeds]`, where seeds are trained together.
         first_epoch: number of epochs that `state` has behind it.
         tick: of `Loop.epoch`.

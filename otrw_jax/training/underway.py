@@ -15,19 +15,20 @@ class Saver:
     Checkpoints are numbered by the steps behind them, over the stage, as all epochs have as many.
     """
 
-    def __init__(self, checkpoints: Checkpoints, save_every: int):
+    def __init__(self, checkpoints: Checkpoints, save_every: int, about: dict | None = None):
         """Saves nothing yet.
 
         Args:
             checkpoints: a folder for them alone; the newest is gone on from.
             save_every: steps between two of an epoch, at least; one comes with the end of a call of
                 the device.
+            about: JSON data that their records have beside, such as what the run is.
 
         Raises:
             ValueError: `save_every` is less than 1.
         """
         check_number("Saver", "save_every", save_every, least=1, whole=True)
-        self._checkpoints, self._every = checkpoints, save_every
+        self._checkpoints, self._every, self._about = checkpoints, save_every, about or {}
         self._last: int | None = None
 
     def __call__(self, number: int, underway: Underway) -> None:
@@ -46,6 +47,7 @@ class Saver:
         arrays = underway._asdict()
         del arrays["done"]
         record = {
+            **self._about,
             "epoch": number,
             "done": underway.done,
             "ids": list(underway.ids.shape),

@@ -52,9 +52,11 @@ def test_upright_jpegs_in_colour_are_decoded_by_simplejpeg(files):
 @pytest.mark.parametrize("crop", ["center", "none"])
 def test_a_stream_gives_the_squares_of_the_ids(files, crop):
     ids = np.random.default_rng(0).permutation(len(files))
-    with ImageStream(files, 8, crop, threads=3).batches(ids, 4) as read:
+    stream = ImageStream(files, 8, crop, threads=3)
+    with stream.batches(ids, 4) as read:
         found = np.concatenate(list(read))
-    assert found.dtype == np.uint8 and found.shape == (len(files), 8, 8, 3)
+    assert found.dtype == stream.dtype == np.uint8
+    assert found.shape == stream.shape == (len(files), 8, 8, 3)
     wanted = np.stack([read_square(files[number], 8, crop) for number in ids])
     np.testing.assert_array_equal(found, wanted)
 

@@ -14,9 +14,9 @@ from experiments.configs import cifar_features, cifar_lt, features
 from experiments.configs.checks.fields import check_config
 from experiments.configs.kinds import ENCODED
 from experiments.documents.results import document
-from experiments.program import encoded_images
-from experiments.program.encoded_images import EncodedImagesSource
 from experiments.program.experiment import Experiment
+from experiments.program.images import encoded_images
+from experiments.program.images.encoded_images import EncodedImagesSource
 from experiments.recipes import RECIPES
 from experiments.recipes.optimizers import make_optimizer
 from experiments.recipes.transport import reweighting_of

@@ -10,7 +10,7 @@ from experiments import demo
 from experiments.cli import seeds
 from experiments.documents import demo as demo_tables
 from experiments.documents.paired import same_epochs
-from experiments.program import written_images
+from experiments.program.images import written_images
 from experiments.runs.identity import flatten
 from experiments.studies.demonstrations import DEMOS, TITLES
 from otrw_jax.files import read_json

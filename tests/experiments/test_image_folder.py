@@ -7,7 +7,7 @@ import pytest
 
 from experiments.configs.checks.fields import check_config
 from experiments.program.experiment import Experiment
-from experiments.program.image_folder import FileEncoder
+from experiments.program.images.image_folder import FileEncoder
 from experiments.runs.directory import ConfigMismatchError
 from experiments.runs.restoring import restore
 from experiments.runs.training import train

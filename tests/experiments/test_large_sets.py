@@ -17,9 +17,9 @@ from experiments.configs.checks.fields import check_config
 from experiments.configs.kinds import IMAGE_FOLDERS, LISTED
 from experiments.configs.overrides import check_overrides
 from experiments.documents.results import document
-from experiments.program import image_folder
 from experiments.program.experiment import Experiment
-from experiments.program.image_folder import FileEncoder
+from experiments.program.images import image_folder
+from experiments.program.images.image_folder import FileEncoder
 from experiments.runs.learned_weights import learned_weights
 from experiments.runs.predictions import predictions, write_classifier
 from experiments.runs.restoring import restore

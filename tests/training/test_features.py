@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from otrw_jax.data.streams import Stream
 from otrw_jax.methods.erm import erm
 from otrw_jax.training.features import (
     given_features,
@@ -65,6 +66,14 @@ def test_what_is_read_is_features_of_prepared_inputs():
     found = read(VARIABLES, stored)
     np.testing.assert_allclose(found.inputs, z, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.labels, stored.labels)
+
+
+def test_inputs_that_stay_on_the_disk_are_read_a_part_at_a_time():
+    read = make_reader(MODEL, lambda inputs: inputs, size=7)
+    inputs = np.asarray(VIEW.train.inputs)
+    found = read(VARIABLES, VIEW.train._replace(inputs=Stream(inputs, threads=2)))
+    np.testing.assert_array_equal(found.inputs, read(VARIABLES, VIEW.train).inputs)
+    np.testing.assert_array_equal(found.labels, VIEW.train.labels)
 
 
 def test_no_meta_set():

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from experiments.configs.checks.relations import RELATIONS
 from experiments.configs.checks.rules import (
-    DEPTH,
     NONE,
     PATTERN,
     YES_OR_NO,
@@ -29,7 +28,7 @@ SEED = whole(0, 2**32 - 1)
 POSITIVE, NOT_NEGATIVE = number(0, without="low"), number(0)
 SHARE, BELOW_ONE = number(0, 1), number(0, 1, without="high")
 
-_COLOURS = each(number(0, 1, without="low"), least=3)
+_COLOURS = each(number(0, 1, without="low"), least=3, most=3)
 
 RULES: dict[str, Rule] = {
     # The run
@@ -57,6 +56,14 @@ RULES: dict[str, Rule] = {
     "data.augment": YES_OR_NO,
     "data.max_excluded": whole(0),
     "data.test_share": number(0.01, 0.9),
+    # Of images that are streamed
+    "data.stored": whole(8),
+    "data.side": whole(8),
+    "data.jitter": SHARE,
+    "data.mean": _COLOURS,
+    "data.deviation": _COLOURS,
+    "data.threads": whole(1),
+    "save_every": whole(1),
     # The encoder of sentences, and that of images
     "encoder.max_length": whole(3),
     "encoder.unit_length": YES_OR_NO,
@@ -68,7 +75,7 @@ RULES: dict[str, Rule] = {
     "encoder.deviation": _COLOURS,
     "encoder.fine_tuning.epochs": whole(0),
     # The network
-    "model.depth": DEPTH,
+    "model.depth": whole(1),
     "model.width": whole(1),
     "model.dtype": one_of("float32", "bfloat16"),
     "model.tanh": YES_OR_NO,

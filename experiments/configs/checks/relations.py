@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
+from experiments.configs.checks.rules import DEPTHS
 from experiments.configs.common import levers
-from experiments.configs.kinds import BY_COUNTS, FEATURES, LISTED
+from experiments.configs.kinds import BY_COUNTS, FEATURES, LISTED, is_streamed
 from experiments.recipes import RECIPES, recipe_name
 from experiments.recipes.transport import reweighting_of
 
@@ -17,9 +18,15 @@ def check_controls(config: ConfigDict) -> None:
         config: with the sections of all recipes.
 
     Raises:
-        ValueError: there is no meta set; a stage of which cells are made has a lever, which they
-            have not; or a schedule does not fit the epochs of the head, in which they train.
+        ValueError: images stay on the disk; there is no meta set; a stage of which cells are made
+            has a lever, which they have not; or a schedule does not fit the epochs of the head, in
+            which they train.
     """
+    if is_streamed(config):
+        raise ValueError(
+            "the controls train heads on features that are kept, and the images of this config "
+            f"stay on the disk; take {of_features(config)}."
+        )
     if not config.data.meta_per_class:
         raise ValueError(
             "data.meta_per_class is 0, and the controls need a meta set: take 1 or more."
@@ -119,8 +126,19 @@ def _choices(config: ConfigDict) -> Iterator[str]:
             yield f"{name}.choices: {error}"
 
 
+def _depths(config: ConfigDict) -> Iterator[str]:
+    depths = DEPTHS.get(config.model.name)
+    if depths and not depths.holds(config.model.depth):
+        yield f"model.depth is {config.model.depth}; it must be {depths.range}."
+
+
 def _branches(config: ConfigDict) -> Iterator[str]:
     recipe = recipe_name(config.recipe)
+    if config.model.name == "resnet_imagenet" and RECIPES[recipe].branches > 1:
+        yield (
+            f"{recipe} splits the last block of its network, and that of model.name="
+            "'resnet_imagenet' is not split; take another recipe."
+        )
     if config.model.name == "mlp" and not config.model.hidden and RECIPES[recipe].branches > 1:
         yield (
             f"model.hidden is (), and {recipe} splits the last layer before the head; give "
@@ -145,6 +163,42 @@ def _published(config: ConfigDict) -> Iterator[str]:
         )
 
 
+def _streamed(config: ConfigDict) -> Iterator[str]:
+    """What of a run does not go together with images that stay on the disk."""
+    if not is_streamed(config):
+        return
+    data, name = config.data, recipe_name(config.recipe)
+    if data.side > data.stored:
+        yield (
+            f"data.side is {data.side}, and data.stored is {data.stored}: the crop must be no "
+            "larger than the square that it is taken of."
+        )
+    if config.steps_per_call == 0:
+        yield (
+            "steps_per_call is 0, and images that stay on the disk do not fit on the device for a "
+            "whole epoch; take 1 or more."
+        )
+    if config.checkpoint_every != 1:
+        yield (
+            f"checkpoint_every is {config.checkpoint_every}, and what is done of an epoch goes on "
+            "from the one before, which must be saved; set it to 1."
+        )
+    copies = config.stage2[name].feature_copies if name in config.stage2 else 0
+    if copies:
+        yield (
+            f"stage2.{name}.feature_copies is {copies}, and nothing is kept of images that stay on "
+            f"the disk; set it to 0, or train on features: {of_features(config)}."
+        )
+
+
+def of_features(config: ConfigDict) -> str:
+    """The config file that sees the images of a streamed config as features."""
+    name, file = config.data.name, "experiments/configs/image_folder.py:"
+    if name in LISTED:
+        file = f"experiments/configs/large_sets.py:dataset={name},"
+    return f"--config={file}recipe={recipe_name(config.recipe)}"
+
+
 def _imbalance(config: ConfigDict) -> Iterator[str]:
     if config.data.name not in (*BY_COUNTS, *FEATURES) and config.data.imbalance_factor is None:
         yield (
@@ -160,7 +214,9 @@ RELATIONS: tuple[Callable[[ConfigDict], Iterator[str]], ...] = (
     _schedules,
     _smoothing,
     _choices,
+    _depths,
     _branches,
+    _streamed,
     _imbalance,
     _middle,
     _published,

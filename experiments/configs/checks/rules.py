@@ -51,13 +51,13 @@ def one_of(*names: str) -> Rule:
     return Rule(lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}")
 
 
-def each(rule: Rule, least: int = 0) -> Rule:
-    """Sequences whose entries all lie in a range, with as many entries at the least."""
+def each(rule: Rule, least: int = 0, most: float = math.inf) -> Rule:
+    """Sequences whose entries all lie in a range, with so many entries at the least and most."""
     entry = rule.range.removeprefix("a ")
-    many = f", {least} or more of them" if least else ""
+    many = f", {least}{'' if most == least else ' or more'} of them" if least else ""
 
     def holds(value):
-        fits = isinstance(value, list | tuple) and len(value) >= least
+        fits = isinstance(value, list | tuple) and least <= len(value) <= most
         return fits and all(map(rule.holds, value))
 
     return Rule(holds, f"a tuple in which each is a {entry}{many}")
@@ -77,7 +77,13 @@ def _is_pattern(value: Any) -> bool:
 NONE = Rule(lambda x: x is None, "None")
 YES_OR_NO = Rule(lambda x: isinstance(x, bool), "True or False")
 PATTERN = Rule(_is_pattern, "a regular expression over paths of parameters, as 'head/.*'")
-DEPTH = Rule(lambda x: _is_whole(x) and x >= 8 and x % 6 == 2, "6 n + 2: 8, 14, 20, 32, 44, 56, …")
+DEPTHS = {
+    "resnet_cifar": Rule(
+        lambda x: _is_whole(x) and x >= 8 and x % 6 == 2, "6 n + 2: 8, 14, 20, 32, 44, 56, …"
+    ),
+    "resnet_imagenet": Rule(lambda x: x in (50, 101, 152), "50, 101 or 152"),
+}
+"""Name of a network to the depths that it may have."""
 
 
 def first_not_finite(value: Any) -> float | None:

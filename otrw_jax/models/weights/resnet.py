@@ -33,6 +33,26 @@ def load_resnet(path: str | os.PathLike, network: ResNetImageNet, head: bool = F
     return place(path, read_tensors(path), network, _module, "fc", head)
 
 
+def load_resnet_for(path: str | os.PathLike, network: ResNetImageNet, num_classes: int) -> Weights:
+    """The weights that a ResNet of so many classes begins with, as `load_resnet` has them.
+
+    The last layer, `fc`, is read where it has as many classes; a file without one, of others, or
+    with the scales of Kang et al., by which logits are multiplied, gives the backbone alone.
+
+    Args:
+        path: as there.
+        network: as there.
+        num_classes: K.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_resnet`.
+    """
+    tensors = read_tensors(path)
+    matrix = tensors.get("fc.weight")
+    fits = matrix is not None and matrix.shape[:1] == (num_classes,) and "scales" not in tensors
+    return place(path, tensors, network, _module, "fc", fits)
+
+
 def read_resnet(
     path: str | os.PathLike, depth: int, head: bool = False
 ) -> tuple[ResNetImageNet, Weights]:

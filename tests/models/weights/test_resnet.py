@@ -14,7 +14,7 @@ from otrw_jax.models.backbones.efficientnet import standardised
 from otrw_jax.models.backbones.resnet_imagenet import ResNetImageNet
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model, predict
-from otrw_jax.models.weights.resnet import load_resnet
+from otrw_jax.models.weights.resnet import load_resnet, load_resnet_for
 from tests.models.weights import made, pth_files
 
 GOLDEN = json.loads(pathlib.Path(__file__).with_name("data").joinpath("networks.json").read_text())
@@ -225,3 +225,19 @@ def test_the_running_variance_is_biased_here_and_unbiased_in_pytorch(write):
     np.testing.assert_allclose(
         state["batch_stats"]["norm"]["mean"], network.bn1.running_mean.numpy(), rtol=1e-4, atol=1e-6
     )
+
+
+def test_the_last_layer_is_read_where_it_fits(write):
+    tensors, network = made.resnet(50), ResNetImageNet(50, made.WIDTH)
+    without = {name: array for name, array in tensors.items() if not name.startswith("fc.")}
+    whole = write(tensors)
+    files = {
+        "scaled": write(tensors | {"scales": np.ones(made.CLASSES, np.float32)}, "a.safetensors"),
+        "without": write(without, "b.safetensors"),
+    }
+    fitting = load_resnet_for(whole, network, made.CLASSES)
+    assert_weights_equal(fitting, load(whole))
+    for path, classes in [(whole, 7), *((path, made.CLASSES) for path in files.values())]:
+        found = load_resnet_for(path, network, classes)
+        assert found.head is None
+        assert_weights_equal(found.backbone, fitting.backbone)

@@ -12,6 +12,7 @@ from experiments.configs import (
     image_folder,
     large_sets,
     modelnet10,
+    photos,
     sst,
 )
 from experiments.configs.checks.fields import RULES, check_config, rule_of
@@ -32,11 +33,13 @@ CONFIGS = {
     "image_folder": image_folder.get_config(),
     "imagenet_lt": large_sets.get_config(),
     "inaturalist2018": large_sets.get_config("dataset=inaturalist2018"),
+    "photos": photos.get_config(),
+    "photos of places_lt": photos.get_config("dataset=places_lt"),
 }
 # Names, which are looked up where they are used, and paths.
 NAMES = (
     *("recipe", "name", "folder", "_dir", "stage1_from", "encoder.weights"),
-    *("data.lists", "encoder.network"),
+    *("data.lists", "encoder.network", "model.weights"),
     *("pooling", ".net", "net_input"),
 )
 ERM = ("cb", "continued", "continued_head", "crt", "lws", "disalign")

@@ -1,24 +1,24 @@
-"""Folders, tables and lists of images as data sets of runs: seen as features of a network."""
+"""Image files as data sets of runs that see them as features of a trained network."""
 
 import concurrent.futures
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 from rich.progress import track
 
 from experiments.configs.kinds import LISTED
 from experiments.program.features import FeatureSource
+from experiments.program.images.files import ImageFileSource, check_folder, find_images
 from experiments.program.keeping import kept_rows
 from otrw_jax.data.builders.image_files import read_middle, read_square, without_warnings
-from otrw_jax.data.builders.image_folder import THREADS, ImageFolder, load_image_folder
-from otrw_jax.data.builders.long_tailed import load_long_tailed
+from otrw_jax.data.builders.image_folder import THREADS
 from otrw_jax.data.builders.manual import SourceError
 from otrw_jax.data.features import FeaturePart, FeatureSet
 from otrw_jax.data.sources import data_root
@@ -29,6 +29,8 @@ from otrw_jax.models.image_encoder import (
 )
 from otrw_jax.training.devices import pick_devices
 
+VIEW = ("side", "crop", "resize")
+"""Fields of `encoder` that say how a file becomes pixels."""
 READ = 128
 """Images that are read, at the least, while as many others are encoded."""
 
@@ -106,57 +108,41 @@ def _resnet(config: ConfigDict, devices: Sequence[jax.Device]) -> ImageEncoder:
     )
 
 
-class ImageFolderSource(FeatureSource):
-    """A folder or table of images, its splits, and what networks are given of it.
+class ImageFolderSource(FeatureSource, ImageFileSource):
+    """A folder, table or list of images, its splits, and what networks are given of it: features.
 
     Attributes:
-        encoder: from image files to what a run has of them.
-        paths: the files of each part, by name.
+        encoder: from files to features.
     """
-
-    encoder: FileEncoder
-    paths: dict[str, tuple[pathlib.Path, ...]]
 
     def _read(self, config: ConfigDict) -> tuple[FeatureSet, str]:
         """The images' features, and a name that changes with the images, the network, the view.
 
         Raises:
-            ValueError: no folder is named; or as `load_image_folder`.
+            ValueError: as `find_images`.
         """
-        data, root = config.data, data_root(config.data.data_dir or None)
-        listed = data.name in LISTED
-        if not data.folder:
-            what = "a folder of class folders, or a table of images"
-            if listed:
-                what = "the folder from which the paths of the lists go on"
-            raise SourceError(f"data.folder is empty; give --config.data.folder=DIR, {what}.")
+        check_folder(config.data)
         self.encoder = FileEncoder(config.encoder, pick_devices(config.devices).local)
-        folder = _listed(data, root) if listed else _folder(data, root)
+        self.view = {name: config.encoder[name] for name in VIEW if name in config.encoder}
+        folder = find_images(config.data)
         self.paths = folder.paths
         name = hashlib.sha256(f"{folder.fingerprint} {self.encoder.name}".encode()).hexdigest()[:32]
-        kept = root / "encoded" / name
+        kept = data_root(config.data.data_dir or None) / "encoded" / name
         features = kept_rows(
             kept,
             {part: len(paths) for part, paths in folder.paths.items()},
             lambda part, start: self.encoder.blocks(folder.paths[part], start),
             self.encoder.network.batch,
-            "float16" if listed else "float32",
+            "float16" if config.data.name in LISTED else "float32",
         )
         parts = {part: FeaturePart(features[part], folder.labels[part]) for part in folder.paths}
         notes = (*folder.notes, f"the features are kept in {os.path.relpath(kept)}.")
         return FeatureSet(parts, folder.class_names, notes), name
 
+    def inputs(self, paths: Sequence[pathlib.Path]) -> Float[np.ndarray, "n d"]:
+        """Features of files."""
+        return self.encoder(paths)
 
-def _folder(data: ConfigDict, root: pathlib.Path) -> ImageFolder:
-    options = {"max_excluded": data.max_excluded, "test_share": data.test_share}
-    return load_image_folder(data.folder, root, watch=shown, **options)
-
-
-def _listed(data: ConfigDict, root: pathlib.Path) -> ImageFolder:
-    options = {"lists": data.lists or None, "max_excluded": data.max_excluded}
-    return load_long_tailed(data.name, data.folder, root, watch=shown, **options)
-
-
-def shown(items: Iterable, title: str, count: int) -> Iterable:
-    """Shows how far an iterable is."""
-    return track(items, title, total=count)
+    def traced(self, pixels: UInt8[Array, "b s s 3"]) -> Float[Array, "b d"]:
+        """Features of pixels."""
+        return self.encoder.network.traced(pixels)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.program import written_images
-from experiments.program.written_images import at_hand, write_images
+from experiments.program.images import written_images
+from experiments.program.images.written_images import at_hand, write_images
 from otrw_jax.data.builders.image_folder import load_image_folder
 from otrw_jax.data.sources import load_dataset
 

@@ -1,0 +1,1 @@
+"""What only runs have whose images stay on the disk."""
