@@ -2,6 +2,8 @@
 
 python -m experiments.controls --config=experiments/configs/digits.py \\
     --config.seeds=0,1,2,3,4 --workdir=runs/controls
+python -m experiments.controls --config=experiments/configs/cifar_features.py:dataset=cifar100 \\
+    --config.seeds=0,1,2,3,4 --workdir=runs/controls_cifar100_features
 
 From one first stage of cross-entropy a seed, whose backbone is frozen and whose features are kept,
 the head is trained in every combination of a base, a use of the meta set and an OT step
@@ -30,6 +32,7 @@ from experiments.runs.restoring import restore_first
 from experiments.runs.training import train_together
 from experiments.studies.cells import FOLLOWED, ControlCells
 from experiments.studies.records import append
+from experiments.studies.rows import named_encoder
 
 
 def main(argv: list[str]) -> None:
@@ -60,6 +63,7 @@ def main(argv: list[str]) -> None:
         {
             "dataset": experiment.source.dataset.name,
             "imbalance_factor": factor_of(config) or float(counts.max() / counts.min()),
+            **named_encoder(config),
             "seeds": seeds,
             "fingerprints": [prepared.split.fingerprint for prepared, _ in firsts],
             "config": flatten(cells.config.to_dict()),

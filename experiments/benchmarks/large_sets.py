@@ -1,6 +1,5 @@
 """Hours and memory of tables 3, 4 and 6 on this device, by some steps on made features."""
 
-import io
 import math
 import pathlib
 import tempfile
@@ -11,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
+from experiments.benchmarks import photos
 from experiments.benchmarks.footprint import size
 from experiments.configs import large_sets
 from experiments.documents.markdown import number, table
@@ -34,8 +33,6 @@ from otrw_jax.training.loop import epoch_key
 
 WIDTH = 2048
 """Numbers of a feature of ResNet-50 and -152."""
-PHOTO = 375, 500
-"""Height and width of the JPEG that is decoded: about the median of ImageNet's."""
 WANTED = 2
 """Epochs that are timed of a stage after its first, which compiles; the shorter counts."""
 
@@ -126,9 +123,9 @@ def _extraction(datasets: list[str]) -> str:
     header = ["data set", "images", "network", "decoded a core-second", "encoded a second"]
     return "\n\n".join(
         [
-            f"Extraction, once. Decoded are JPEGs of {PHOTO[1]}×{PHOTO[0]}, while others are "
-            f"encoded, here by {cores()} cores: the hours are those of the slower of the two. The "
-            "first check of all files decodes each once more.",
+            f"Extraction, once. Decoded are JPEGs of {photos.WIDTH}×{photos.HEIGHT}, while others "
+            f"are encoded, here by {cores()} cores: the hours are those of the slower of the two. "
+            "The first check of all files decodes each once more.",
             table([*header, "hours", "features on the disk"], lines),
         ]
     )
@@ -136,12 +133,9 @@ def _extraction(datasets: list[str]) -> str:
 
 def decode_seconds(repeats: int = 20) -> float:
     """Seconds in which a core decodes a photo and takes its middle."""
-    low = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    content = io.BytesIO()
-    Image.fromarray(low).resize(PHOTO[::-1]).save(content, "JPEG", quality=90)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "photo.jpg")
-        path.write_bytes(content.getvalue())
+        photos.write_photo(path, np.random.default_rng(0), (40, 50))
         seconds = []
         for _ in range(repeats):
             begun = time.process_time()

@@ -37,8 +37,8 @@ def machine() -> dict:
     }
 
 
-def section(command: str, machine: dict, parts: list[str]) -> str:
-    """The whole text: command, machine, then the parts."""
+def section(title: str, command: str, machine: dict, parts: list[str]) -> str:
+    """The whole text: title, command, machine, then the parts."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     about = (
         f"Printed by `{command}` on {machine['cpu']}, {machine['cores']} cores, device "
@@ -46,4 +46,4 @@ def section(command: str, machine: dict, parts: list[str]) -> str:
         f"last minute): {machine['load']:.1f}. Times are medians, ratios those "
         "of the ratios of neighbouring repeats."
     )
-    return "\n\n".join(["## Benchmarks", about, *parts])
+    return "\n\n".join([f"## {title}", about, *parts])

@@ -7,15 +7,13 @@ import time
 
 import jax
 import numpy as np
-from PIL import Image
 
+from experiments.benchmarks.photos import HEIGHT, WIDTH, write_photo
 from experiments.benchmarks.timing import Effort, median_ratio
 from experiments.documents.markdown import number, table
 from otrw_jax.data.image_streams import ImageStream
 from otrw_jax.data.photos import IMAGENET_MEAN, IMAGENET_STD, photo_preprocessing
 
-HEIGHT, WIDTH = 375, 500
-"""Of most of ImageNet's photographs."""
 SIDE, CROP, JITTER, BATCH = 256, 224, 0.4, 64
 GOAL = 1.0
 
@@ -109,12 +107,7 @@ def _record(name, count, ours, theirs, effort):
 
 def _written(folder: pathlib.Path, count: int) -> list[str]:
     """Paths of different JPEGs: smooth colours, with noise."""
-    rng, paths = np.random.default_rng(0), []
-    for at in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-        smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
-        noisy = smooth + rng.normal(0, 6, (HEIGHT, WIDTH, 1))
-        path = folder / f"{at}.jpg"
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, "JPEG", quality=90)
-        paths.append(str(path))
-    return paths
+    rng, paths = np.random.default_rng(0), [folder / f"{at}.jpg" for at in range(count)]
+    for path in paths:
+        write_photo(path, rng, (12, 16), noise=6.0, size=(HEIGHT, WIDTH))
+    return [str(path) for path in paths]

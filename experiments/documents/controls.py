@@ -22,6 +22,9 @@ without OT in its row, seed by seed, with its standard deviation. The weights of
 effective-number class weights: beside cross-entropy its difference is that of these weights and of
 OT, and what OT adds to them is seen against class-balanced without OT."""
 
+MEANS = """All settings beside each other: mean over the five bases of the test error, held-out
+selection, and of the difference that OT makes."""
+
 ISOLATES_BASE = {
     "ce": "the head as it is, trained on",
     "cb": "class weights by the effective number",
@@ -41,11 +44,12 @@ def controls_parts(records: list[dict]) -> list[str]:
     """The tables of the last record of each setting; nothing where there are no records."""
     if not records:
         return []
-    parts = ["## Controls: what optimal transport adds", CONTROLS]
     settings: dict[tuple, list[dict]] = {}
     for record in records:
-        at = record["dataset"], record["imbalance_factor"], epochs_of(record["config"])
+        at = _name(record), record["imbalance_factor"], epochs_of(record["config"])
         settings.setdefault(at, []).append(record)
+    parts = ["## Controls: what optimal transport adds", CONTROLS, MEANS]
+    parts.append(_means([of_setting[-1] for of_setting in settings.values()]))
     for of_setting in settings.values():
         first, *tables = _setting_parts(of_setting[-1])
         again = repeated(of_setting, SELECTIONS)
@@ -55,18 +59,13 @@ def controls_parts(records: list[dict]) -> list[str]:
 
 def _setting_parts(record: dict) -> list[str]:
     """The tables of one record of `experiments.controls`."""
-    seeds, cells = len(record["seeds"]), record["cells"]
-    held_out = "best_held_out" in next(iter(cells.values()))
-    selections = [s for s in SELECTIONS if held_out or s != "best_held_out"]
+    seeds, cells, selections = len(record["seeds"]), record["cells"], _selections(record)
     head = record["config"]["head.epochs"]
     parts = [
-        f"### Controls: {record['dataset']}, imbalance factor {record['imbalance_factor']:g}",
+        f"### Controls: {_name(record)}, imbalance factor {record['imbalance_factor']:g}",
         f"{origins([record])} {seeds} seed{'s' if seeds > 1 else ''}; "
         f"{epochs_of(record['config'])} epochs of the first stage, {head} of the head; "
         f"{len(cells)} cells in {record['seconds']:.0f} s.",
-        markdown_table(["meta set", *TRANSPORTS.values()], _mean_rows(cells, selections[0])),
-        f"Above: mean over the five bases of the test error ({SELECTIONS[selections[0]]}), and of "
-        "the difference that OT makes.",
     ]
     parts += [best] if (best := best_cells(cells)) else []
     for number, which in enumerate(selections):
@@ -84,15 +83,35 @@ def _setting_parts(record: dict) -> list[str]:
     return parts
 
 
-def _mean_rows(cells: dict, which: str) -> list[list[str]]:
+def _name(record: dict) -> str:
+    """The data set, and the encoder where it is seen as features of one."""
+    return (
+        f"{record['dataset']} ({record['encoder']})" if "encoder" in record else record["dataset"]
+    )
+
+
+def _selections(record: dict) -> list[str]:
+    """The selections of an epoch that a record has, the one that counts first."""
+    held_out = "best_held_out" in next(iter(record["cells"].values()))
+    return [which for which in SELECTIONS if held_out or which != "best_held_out"]
+
+
+def _means(records: list[dict]) -> str:
+    """A table of means over the bases, of a record a setting."""
     rows = []
-    for meta, title in META_USES.items():
-        means = [
-            np.mean([cells[f"{base}/{meta}/{ot}"][which] for base in BASES], axis=0)
-            for ot in TRANSPORTS
-        ]
-        rows.append([title, *_with_differences(means)])
-    return rows
+    for record in records:
+        cells, which = record["cells"], _selections(record)[0]
+        about = [_name(record), f"{record['imbalance_factor']:g}", epochs_of(record["config"])]
+        if which != "best_held_out":
+            about[0] += f", {SELECTIONS[which]}"
+        for meta, title in META_USES.items():
+            means = [
+                np.mean([cells[f"{base}/{meta}/{ot}"][which] for base in BASES], axis=0)
+                for ot in TRANSPORTS
+            ]
+            rows.append([*about, str(len(record["seeds"])), title, *_with_differences(means)])
+    header = ["data set", "imbalance factor", "epochs of the first stage", "seeds", "meta set"]
+    return markdown_table([*header, *TRANSPORTS.values()], rows)
 
 
 def _with_differences(errors: list[np.ndarray]) -> list[str]:

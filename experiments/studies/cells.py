@@ -70,6 +70,8 @@ class ControlCells:
         head, stages = config.stage2.cb, config.stage2
         self.config = ConfigDict({"data": config.data, "model": config.model})
         self.config.stage1, self.config.head = config.stage1, head
+        if "encoder" in config:
+            self.config.encoder = config.encoder
         self.config.ot = ConfigDict(
             {
                 name: {
@@ -87,13 +89,10 @@ class ControlCells:
         self._variables = [variables for _, variables in firsts]
         keep = make_keeper(program.model, program.preprocessing.train, head.feature_copies)
         kept = [self._keep(keep, seed, *first) for seed, first in zip(seeds, firsts, strict=True)]
-        self._data = {
-            "plain": [plain for plain, _, _ in kept],
-            "merged": [merged for _, merged, _ in kept],
-        }
-        evaluated = [parts for _, _, parts in kept]
-        self.held_out = "held_out" in evaluated[0]
-        self._evaluated = {name: [e[name] for e in evaluated] for name in evaluated[0]}
+        self._merged = [merged for merged, _ in kept]
+        self._sizes = [len(prepared.split.train) for prepared, _ in firsts]
+        self.held_out = "held_out" in kept[0][1]
+        self._evaluated = {name: stack([parts[name] for _, parts in kept]) for name in kept[0][1]}
         self.count = len(BASES) * len(META_USES) * len(TRANSPORTS)
 
     def run(self) -> Iterator[tuple[tuple[str, str], dict]]:
@@ -111,10 +110,12 @@ class ControlCells:
                 yield (META_USES[meta], TRANSPORTS[ot]), found
 
     def _run(self, meta: str, ot: str, bases: tuple[str, ...], balanced: bool) -> dict:
-        data = self._data["merged" if meta == "merged" else "plain"]
+        data = self._data(meta)
         counts = np.bincount(data[0].raw.labels, minlength=self._k)
         steps = int(counts.sum()) // self.config.head.batch_size
         method = with_numbers(lambda loss: self._method(ot, 10.0 * (meta == "ten"), loss, steps))
+        if not method.reads_inputs:
+            data = [_with_labels_alone(one) for one in data]
         if balanced:
             method = sampled(method, class_power(self._k, 0.0))
         head = self.config.head
@@ -131,6 +132,12 @@ class ControlCells:
         return {
             f"{base}/{meta}/{ot}": selected_errors([e[base] for e in errors]) for base in errors[0]
         }
+
+    def _data(self, meta: str) -> list[DeviceData]:
+        """The features of each seed, with the meta set in the training set or without."""
+        if meta == "merged":
+            return self._merged
+        return [_first(*one) for one in zip(self._merged, self._sizes, strict=True)]
 
     def _method(self, ot: str, meta_cross_entropy: float, loss, steps: int) -> Method:
         epochs = self.config.head.epochs
@@ -170,19 +177,16 @@ class ControlCells:
         """Errors and balanced accuracies by part, in percent, of each base, `la` beside `ce`."""
         each = len(self._seeds)
         found: dict[str, dict] = {}
-        for name, examples in self._evaluated.items():
-            stacked = stack(examples * len(bases))
-            for adjusted in [False, True] if "ce" in bases else [False]:
-                evaluate = self._evaluator(counts if adjusted else None)
-                confusion = evaluate(variables, stacked).confusion
-                measures = {name: top1_error, f"{name}_balanced_accuracy": balanced_accuracy}
-                for key, measure in measures.items():
-                    rows = 100 * np.asarray(jax.vmap(measure)(confusion)).reshape(-1, each)
-                    for base, values in zip(bases, rows, strict=True):
-                        if not adjusted:
-                            found.setdefault(base, {})[key] = values
-                        elif base == "ce":
-                            found.setdefault("la", {})[key] = values
+        for number, base in enumerate(bases):
+            own = jax.tree.map(lambda x, at=number * each: x[at : at + each], variables)
+            for shown in (base, "la") if base == "ce" else (base,):
+                evaluate = self._evaluator(counts if shown == "la" else None)
+                for name, examples in self._evaluated.items():
+                    confusion = evaluate(own, examples).confusion
+                    measures = {name: top1_error, f"{name}_balanced_accuracy": balanced_accuracy}
+                    for key, measure in measures.items():
+                        values = 100 * np.asarray(jax.vmap(measure)(confusion))
+                        found.setdefault(shown, {})[key] = values
         return found
 
     def _evaluator(self, counts: np.ndarray | None):
@@ -200,7 +204,7 @@ class ControlCells:
         return self._evaluators[key]
 
     def _keep(self, keep, seed, prepared, variables):
-        """Features: of the training set, of it with the meta set in it, of what is evaluated."""
+        """Features: of the training set and the meta set behind it, and of what is evaluated."""
         data = prepared.data
         ids = prepared.split.meta
         stored = Examples(
@@ -215,9 +219,6 @@ class ControlCells:
         view = data.view.replace(train=joined(seen, data.view.meta))
         key = jax.random.fold_in(jax.random.key(seed), 2)
         merged = keep(variables, DeviceData(joined(data.raw, stored), view), key)
-        count = data.raw.labels.shape[0]
-        plain = jax.tree.map(lambda x: x[:count], (merged.raw, merged.view.train))
-        plain = DeviceData(plain[0], merged.view.replace(train=plain[1]))
 
         parts = {"test": prepared.test, "held_out": prepared.held_out}
         evaluated = {
@@ -225,7 +226,18 @@ class ControlCells:
             for name, part in parts.items()
             if part is not None
         }
-        return plain, merged, evaluated
+        return merged, evaluated
+
+
+def _first(data: DeviceData, count: int) -> DeviceData:
+    """The data, with the first examples of the training set alone."""
+    raw, train = jax.tree.map(lambda x: x[:count], (data.raw, data.view.train))
+    return DeviceData(raw, data.view.replace(train=train))
+
+
+def _with_labels_alone(data: DeviceData) -> DeviceData:
+    """The data, with nothing but labels in the view of the training set: half of the memory."""
+    return data._replace(view=data.view.replace(train=data.view.train._replace(inputs=None)))
 
 
 def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:

@@ -213,7 +213,7 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
         "recipe": config.recipe,
         "dataset": config.data.name,
         "imbalance_factor": factor_of(config),
-        **_encoder(config),
+        **named_encoder(config),
         "seed": run.seed,
         **{name: about[name] for name in ("fingerprint", "parameters", "versions", "device")},
         "results": {
@@ -229,7 +229,7 @@ def _record(config: ConfigDict, run: Run, result: dict) -> dict:
     }
 
 
-def _encoder(config: ConfigDict) -> dict[str, str]:
+def named_encoder(config: ConfigDict) -> dict[str, str]:
     """The encoder's name, where the data set is seen as its features."""
     if config.data.name in SENTENCES:
         return {"encoder": encoder_name(config.encoder)}

@@ -77,8 +77,8 @@ class Stream:
 
         Raises:
             ValueError: an id is of no input, or `size` is less than 1; (from the iterator) inputs
-                of a batch are not of one shape. Whatever reading raises comes from the iterator at
-                the input's batch; those before it have been given.
+                of a batch are not of one shape and type. Whatever reading raises comes from the
+                iterator at the input's batch; those before it have been given.
         """
         check_number("Stream", "size", size, least=1, whole=True)
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
@@ -124,12 +124,17 @@ def _batches(read: Iterator[list[Any]], of_batch: int) -> Iterator[PyTree]:
         yield _stacked(list(itertools.chain.from_iterable(pieces)))
 
 
-def _stacked(inputs: Any) -> PyTree:
+def _stacked(inputs: list[PyTree]) -> PyTree:
     """Inputs of a batch with a leading axis of examples."""
-    shapes = {str(jax.tree.map(np.shape, one)) for one in inputs}
-    if len(shapes) > 1:
+    kinds = {str(jax.tree.map(_kind, one)).replace("'", "") for one in inputs}
+    if len(kinds) > 1:
         raise ValueError(
-            f"Stream: inputs of one batch have the shapes {' and '.join(sorted(shapes)[:3])}; "
-            "bring them to one by `view`."
+            f"Stream: inputs of one batch are {' and '.join(sorted(kinds)[:3])}; bring them to one "
+            "shape and type by `view`."
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
+
+
+def _kind(leaf: Any) -> str:
+    array = np.asarray(leaf)
+    return f"{array.dtype} {array.shape}"

@@ -15,7 +15,7 @@ from otrw_jax.methods.base import Examples, global_sum
 from otrw_jax.models.model import Model, predict
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.seeds import stack, unstack
-from otrw_jax.training.streaming import Inputs, placed_batches
+from otrw_jax.training.streaming import Inputs, check_one_of_both, placed_batches
 
 
 class LogitsNotFiniteError(ArithmeticError):
@@ -105,7 +105,7 @@ def make_evaluator(
 def _shared(examples: Examples, rows: Int[np.ndarray, "s b"], devices: Devices) -> Iterator[PyTree]:
     """The inputs of each batch on the devices; those on the disk are read ahead."""
     if isinstance(examples.inputs, Inputs):
-        _check_streamed(examples)
+        check_one_of_both("evaluation", examples.inputs, examples.labels.shape[-1])
         own = devices.own(rows, axis=1)
         yield from placed_batches(
             examples.inputs,
@@ -117,15 +117,6 @@ def _shared(examples: Examples, rows: Int[np.ndarray, "s b"], devices: Devices) 
     stacked = examples.labels.ndim == 2
     for batch in rows:
         yield devices.share(examples.inputs[(slice(None), batch) if stacked else batch])
-
-
-def _check_streamed(examples: Examples) -> None:
-    inputs, labels = len(examples.inputs), examples.labels.shape[-1]
-    if inputs != labels:
-        raise ValueError(
-            f"evaluation: there are {inputs} streamed inputs and {labels} labels; give each "
-            "example one of both."
-        )
 
 
 def _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct):
@@ -146,7 +137,7 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
         count = examples.labels.shape[0]
         if isinstance(examples.inputs, Inputs):
             check_labels("evaluation", examples.labels, num_classes)
-            _check_streamed(examples)
+            check_one_of_both("evaluation", examples.inputs, count)
             batches = placed_batches(examples.inputs, np.arange(count), batch_size, jax.device_put)
         else:
             check_examples("evaluation", examples.inputs, examples.labels, num_classes)

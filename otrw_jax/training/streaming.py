@@ -69,12 +69,14 @@ class Underway(NamedTuple):
         ids: of the epoch's batches, all of them, over all processes.
         done: steps that are behind it.
         totals: sums of their metrics.
+        examples: N, of the training set; None where an earlier version saved it.
     """
 
     state: Any
     ids: Int[np.ndarray, "s b"]
     done: int
     totals: Metrics
+    examples: int | None
 
 
 Save = Callable[[int, Underway], None]
@@ -134,7 +136,7 @@ def make_streaming_loop(
                         tick(done / steps)
                 totals, done = added(totals, metrics), done + len(part)
                 if save is not None and done < steps:
-                    save(Underway(state, ids, done, totals))
+                    save(Underway(state, ids, done, totals, len(data.inputs)))
         return state, means(stage, totals)
 
     return Loop(stage, calls.start, calls.refresh, epoch)
@@ -196,6 +198,21 @@ def placed_batches(
             yield placed.popleft()
 
 
+def check_one_of_both(where: str, inputs: Inputs, labels: int) -> None:
+    """Raises a ValueError where inputs on the disk are not as many as their labels.
+
+    Args:
+        where: what the message begins with.
+        inputs: on the disk.
+        labels: how many.
+    """
+    if len(inputs) != labels:
+        raise ValueError(
+            f"{where}: there are {len(inputs)} streamed inputs and {labels} labels; give each "
+            "example one of both."
+        )
+
+
 def _placed(
     inputs: Inputs, ids: Int[np.ndarray, "s b"], steps_per_call: int, devices: Devices
 ) -> Generator[tuple[Int[np.ndarray, "t b"], PyTree], None, None]:
@@ -228,11 +245,12 @@ def _check_streamable(stage: Stage) -> None:
 
 
 def _check_data(stage: Stage, data: StreamedData, begun: Underway | None) -> None:
-    inputs, labels = len(data.inputs), data.raw.labels.shape[0]
-    if inputs != labels:
+    labels = data.raw.labels.shape[0]
+    check_one_of_both(stage.name, data.inputs, labels)
+    if begun is not None and begun.examples not in (None, labels):
         raise ValueError(
-            f"{stage.name}: there are {inputs} streamed inputs and {labels} labels; give each "
-            "training example one of both."
+            f"{stage.name}: the epoch that has begun is of {begun.examples} examples, and there "
+            f"are {labels}; go on with the data that it began with."
         )
     steps = labels // stage.batch_size
     if begun is not None and len(begun.ids) != steps:

@@ -45,11 +45,12 @@ class Saver:
         if step - max(begin, self._last) < self._every:
             return
         arrays = underway._asdict()
-        del arrays["done"]
+        del arrays["done"], arrays["examples"]
         record = {
             **self._about,
             "epoch": number,
             "done": underway.done,
+            "examples": underway.examples,
             "ids": list(underway.ids.shape),
             "totals": {
                 name: [x.dtype.name for x in sums] for name, sums in arrays["totals"].items()
@@ -90,4 +91,7 @@ def restore_underway(checkpoints: Checkpoints, template: PyTree) -> tuple[int, U
         }
     )
     ids = np.asarray(found["ids"])
-    return record["epoch"], Underway(found["state"], ids, record["done"], found["totals"])
+    underway = Underway(
+        found["state"], ids, record["done"], found["totals"], record.get("examples")
+    )
+    return record["epoch"], underway

@@ -76,8 +76,12 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(ValueError, match="ids are -1 to 3"):
         read(Stream(VALUES), np.array([3, -1]))
     uneven = Stream(VALUES, lambda row: row[: 1 + int(row[0] > 20)])
-    with pytest.raises(ValueError, match=r"of one batch have the shapes \(1,\) and \(2,\)"):
+    with pytest.raises(ValueError, match=r"one batch are float32 \(1,\) and float32 \(2,\)"):
         read(uneven, size=17)
+    # NumPy would make all of them the wider type, and a program of that batch alone.
+    mixed = Stream(VALUES, lambda row: {"row": row.astype(np.float16 if row[0] > 20 else "f4")})
+    with pytest.raises(ValueError, match=r"are \{row: float16 \(2,\)\} and \{row: float32 \(2,\)"):
+        read(mixed, size=17)
     with pytest.raises(ValueError, match="threads is 0"):
         Stream(VALUES, threads=0)
     with pytest.raises(ValueError, match="size is 0"):

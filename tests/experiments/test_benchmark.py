@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import encoder, precision, seeds, start, step, stream
+from experiments.benchmarks import encoder, precision, seeds, step, stream
+from experiments.benchmarks.scripts import start
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
 from experiments.benchmarks.solver.problems import (
     COSTS,
@@ -298,7 +299,7 @@ def test_pytorch_computes_what_the_library_does():
 
 def test_the_start_of_scripts_is_that_of_whole_processes(monkeypatch):
     monkeypatch.setattr(start, "HELP", ("train",))
-    monkeypatch.setattr(start, "_of_a_run", lambda: [])
+    monkeypatch.setattr(start, "runs", lambda folder: {})
     records = start.run(Effort(repeats=1))
     assert [record["name"] for record in records] == [
         *("import jax", "import otrw_jax", "experiments.train --help"),
@@ -308,4 +309,4 @@ def test_the_start_of_scripts_is_that_of_whole_processes(monkeypatch):
     text = start.markdown(records)
     assert text.count("| import ") == 2 and "processor, s" in text
     with pytest.raises(RuntimeError, match=r"(?s)ended with 1: .*ZeroDivisionError"):
-        start._seconds(("-c", "1 / 0"))
+        start.spent_by(("-c", "1 / 0"))

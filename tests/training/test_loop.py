@@ -132,6 +132,18 @@ def test_the_result_does_not_depend_on_the_steps_per_call(steps_per_call):
         assert one == pytest.approx(other, rel=1e-6)
 
 
+def test_the_share_of_an_epoch_that_is_done_is_told():
+    for steps_per_call, wanted in ((1, [1 / 5, 2 / 5, 3 / 5, 4 / 5]), (3, [1 / 2]), (0, [])):
+        loop, data, shares = compiled(steps_per_call), make_data(), []
+        state = loop.start(KEY, jnp.zeros(()), data)
+        loop.epoch(state, data, KEY, shares.append)
+        assert shares == wanted
+    # A runner hands it on, to each epoch.
+    state = loop.start(KEY, jnp.zeros(()), data)
+    list(run_stage(compiled(3), state, data, KEY, EPOCHS - 2, shares.append))
+    assert shares == [1 / 2, 1 / 2]
+
+
 def test_a_network_is_trained_alike_by_one_call_and_by_many():
     keys = jax.random.split(KEY, 2)
     inputs = jax.random.normal(keys[0], (50, 5))

@@ -169,6 +169,7 @@ def test_an_epoch_that_was_killed_goes_on_bit_for_bit(at, name, steps, tmp_path)
         template = jax.eval_shape(lambda: loop.start(KEY, variables(), data))
         number, begun = restore_underway(checkpoints, template)
         assert (number, begun.done, begun.ids.shape) == (*at, (STEPS, SIZE))
+        assert begun.examples == N
         found = run(
             run_streamed,
             loop,
@@ -285,10 +286,19 @@ def test_what_cannot_be_streamed_is_told(on_disk, tmp_path):
     with pytest.raises(ValueError, match="stage1: there are 69 streamed inputs and 70 labels"):
         run(run_streamed, loop, data)
     seen = []
-    run(run_streamed, loop, streamed(on_disk), save=lambda number, underway: seen.append(underway))
+
+    def save(number, underway):  # The state is donated thereafter.
+        state, totals = jax.tree.map(jnp.copy, (underway.state, underway.totals))
+        seen.append(underway._replace(state=state, totals=totals))
+
+    run(run_streamed, loop, streamed(on_disk), save=save)
     begun = seen[0]._replace(ids=seen[0].ids[:-1])
     with pytest.raises(ValueError, match="begun has 7 steps, and 70 examples in batches of 8 make"):
         run(run_streamed, loop, streamed(on_disk), begun=begun)
+    with pytest.raises(ValueError, match="begun is of 71 examples, and there are 70; go on with"):
+        run(run_streamed, loop, streamed(on_disk), begun=seen[0]._replace(examples=71))
+    earlier = seen[0]._replace(examples=None)
+    assert_equal(run(run_streamed, loop, streamed(on_disk), begun=earlier), whole())
     begun = seen[0]._replace(ids=seen[0].ids[:, :-1])
     with pytest.raises(ValueError, match="stage1: the epoch that has begun has batches of 7, not"):
         run(run_streamed, loop, streamed(on_disk), begun=begun)

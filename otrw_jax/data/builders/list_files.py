@@ -14,9 +14,9 @@ JSON = ".json"
 def read_list(file: pathlib.Path) -> tuple[list[tuple[str, int]], dict[int, str]]:
     """The images of a list, and names of classes where it has them.
 
-    A text file has a line `path label` for each image; blanks in a path are part of it, empty lines
-    are none. A .json file has `images` with `id` and `file_name`, `annotations` with `image_id` and
-    `category_id`, and `categories` with `id` and `name`.
+    A text file has a line `path label` for each image. Blanks in a path, and at its beginning, are
+    part of it, and empty lines are none. A .json file has `images` with `id` and `file_name`,
+    `annotations` with `image_id` and `category_id`, and `categories` with `id` and `name`.
 
     Returns:
         Pairs of a path and a class's number, from 0 on, in the order of the lines or annotations;
@@ -29,16 +29,16 @@ def read_list(file: pathlib.Path) -> tuple[list[tuple[str, int]], dict[int, str]
     if file.suffix == JSON:
         return _read_json(file)
     found, first = [], dict[str, int]()
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        path, _, label = line.strip().rpartition(" ")
+        path, _, label = line.rstrip().rpartition(" ")
+        path = path.rstrip(" ")
         if not path or not (label.isascii() and label.isdecimal()):
             raise SourceError(
                 f"{file}, line {number}: {line[:120]!r} is no path followed by a blank and the "
                 "number of a class, from 0 on; mend it."
             )
-        path = path.strip()
         if first.setdefault(path, number) != number:
             raise SourceError(
                 f"{file}, line {number}: {path} is listed in line {first[path]} already; list each "

@@ -37,11 +37,6 @@ class Published(NamedTuple):
     largest: int
     smallest: int
 
-    @property
-    def factor(self) -> float:
-        """Largest over smallest class."""
-        return self.largest / self.smallest
-
 
 def _oltr(stem: str) -> dict[str, tuple[str, ...]]:
     names = {"train": "train", "validation": "val", "test": "test"}
@@ -127,8 +122,9 @@ def list_long_tailed(
     A class is called as the folder that all its training images lie in, below what all paths share,
     where each class has one of its own, as `n01440764` or `Plantae/7291`; else by the names of JSON
     annotations where these differ; else by its number. Where a path of a list leads to no file, the
-    same file right in the list's top folder is taken, as `val/ILSVRC2012_val_00000001.JPEG`, if no
-    two files of the part have one name: so are ImageNet's validation images when they are unpacked.
+    same file right in its top folder is taken, as `val/ILSVRC2012_val_00000001.JPEG`, if no two
+    files of the lists in that folder have one name: so are ImageNet's validation images when they
+    are unpacked.
 
     Raises:
         FileNotFoundError: as `load_long_tailed`.
@@ -157,11 +153,12 @@ def list_long_tailed(
             raise SourceError(f"{file} lists no image; get it anew.")
     classes = _number_of_classes(files, rows)
     names = _class_names(rows["train"], named["train"], classes)
+    crowded = _crowded({path for listed in rows.values() for path, _ in listed})
     images = tuple(
-        Listed(path, names[label], part)
+        Listed(_where(root, path, crowded), names[label], part)
         for part in PARTS
         if part in rows
-        for path, (_, label) in zip(_paths(root, rows[part]), rows[part], strict=True)
+        for path, label in rows[part]
     )
     return Listing(root, images, (), tuple(_notes(published, rows, classes)), names)
 
@@ -211,14 +208,19 @@ def _class_names(
     return own if all(own) and len(set(own)) == classes else tuple(map(str, range(classes)))
 
 
-def _paths(root: pathlib.Path, rows: Sequence[tuple[str, int]]) -> Iterator[str]:
-    """Where each file lies, from the root on; one that is nowhere is left to be told of."""
-    unique = len({path.rpartition("/")[2] for path, _ in rows}) == len(rows)
-    for path, _ in rows:
-        top, *between, last = path.split("/")
-        elsewhere = unique and between and not os.path.exists(os.path.join(root, path))
-        flat = f"{top}/{last}"
-        yield flat if elsewhere and os.path.exists(os.path.join(root, flat)) else path
+def _crowded(paths: set[str]) -> set[str]:
+    """Top folders in which two files of the lists have one name."""
+    counts = Counter((path.partition("/")[0], path.rpartition("/")[2]) for path in paths)
+    return {top for (top, _), count in counts.items() if count > 1}
+
+
+def _where(root: pathlib.Path, path: str, crowded: set[str]) -> str:
+    """Where a file lies, from the root on; one that is nowhere is left to be told of."""
+    top, last = path.partition("/")[0], path.rpartition("/")[2]
+    if path.count("/") < 2 or top in crowded or os.path.exists(os.path.join(root, path)):
+        return path
+    flat = f"{top}/{last}"
+    return flat if os.path.exists(os.path.join(root, flat)) else path
 
 
 def _notes(published: Published, rows: Mapping[str, list], classes: int) -> Iterator[str]:

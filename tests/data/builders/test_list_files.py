@@ -15,6 +15,12 @@ def test_a_line_is_a_path_and_a_class(tmp_path):
     assert read_list(file) == ([("train/a b/1.jpg", 12), ("val/кот.jpg", 0)], {})
 
 
+@pytest.mark.parametrize("path", [" a/1.jpg", "\ta/1.jpg", "a/1\u2028.jpg", "a/\x0b1.jpg"])
+def test_a_path_is_kept_as_it_is_written(tmp_path, path):
+    (tmp_path / "list.txt").write_text(f"{path} 3 \nb.jpg 0\n", encoding="utf-8")
+    assert read_list(tmp_path / "list.txt") == ([(path, 3), ("b.jpg", 0)], {})
+
+
 def test_annotations_are_in_their_order(tmp_path):
     rows = [("b/1.jpg", 1), ("a/2.jpg", 0)]
     write_json(tmp_path / "list.json", rows, ("cat", "dog"))
@@ -26,6 +32,7 @@ def test_annotations_are_in_their_order(tmp_path):
     [
         (b"a.jpg 0\nb.jpg\n", "line 2: 'b.jpg' is no path followed by a blank and the number"),
         (b"a.jpg -1\n", "line 1: 'a.jpg -1' is no path followed by"),
+        (b"  3\n", "line 1: '  3' is no path followed by"),
         (b"a.jpg 1.0\n", "line 1: 'a.jpg 1.0' is no path followed by"),
         (b"a.jpg 0\nb.jpg 1\na.jpg 1\n", "line 3: a.jpg is listed in line 1 already; list each"),
         (b"\xff.jpg 0\n", "is no text in UTF-8: "),

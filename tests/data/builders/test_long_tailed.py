@@ -126,6 +126,21 @@ def test_names_that_two_files_have_are_not_searched_for(root):
     assert [i.path for i in listing.images if i.part == "train"] == [path for path, _ in rows]
 
 
+def test_names_that_two_parts_have_in_one_folder_are_not_searched_for(root):
+    """Else both would be shown one image."""
+    rows = {"train": [(f"images/{c}/{c}.jpg", c) for c in range(4)]}
+    rows["val"] = [("images/other/3.jpg", 3), ("4.jpg", 0)]
+    rows["test"] = [("test/other/3.jpg", 3)]
+    for part, listed in rows.items():
+        write_list(root / f"Places_LT_{part}.txt", listed)
+    for folder in ("images", "test"):
+        (root / folder).mkdir()
+        (root / folder / "3.jpg").write_bytes(b"")
+    found = [image.path for image in list_long_tailed("places_lt", root).images]
+    listed = [path for part in ("train", "val") for path, _ in rows[part]]
+    assert found == [*listed, "test/3.jpg"]
+
+
 def test_missing_and_damaged_files_are_refused_or_left_out_within_the_limit(root, tmp_path):
     rows, _ = read_list(root / "ImageNet_LT_train.txt")
     gone, cut = (path for path, label in rows if label == 0 and path[-6] in "01")

@@ -54,7 +54,7 @@ def alone(made, method, at, data):
     loop = make_loop(Stage("head", method, 2, head.batch_size), lambda keys, z: z[:, 0])
     key = jax.random.fold_in(jax.random.key(SEEDS[at]), 3)
     state = loop.start(key, firsts[at][1], data[at])
-    test = all_cells._evaluated["test"][at]
+    test = jax.tree.map(lambda x: x[at], all_cells._evaluated["test"])
     errors = []
     for _, end, _ in run_stage(loop, state, data[at], key):
         logits = program.model.logits(end.variables["params"]["head"], test.inputs)
@@ -66,8 +66,8 @@ def test_a_cell_is_its_method_alone(made):
     """Class weights as numbers of a state; both seeds; the meta set in the training set or not."""
     config, program, _, firsts, all_cells = made
     model = given_features(program.model)
-    for meta, part in (("none", "plain"), ("merged", "merged")):
-        data = all_cells._data[part]
+    for meta in ("none", "merged"):
+        data = all_cells._data(meta)
         extra = 0 if meta == "none" else 5
         counts = firsts[0][0].split.counts + extra
         np.testing.assert_array_equal(np.bincount(data[0].raw.labels), counts)
@@ -98,7 +98,7 @@ def test_a_cell_with_the_global_weights_and_the_meta_set_ten_times(made):
         10,
         choices,
     )
-    errors = alone(made, method, 1, all_cells._data["plain"])
+    errors = alone(made, method, 1, all_cells._data("ten"))
     assert found["ce/ten/global"]["last"][1] == pytest.approx(errors[-1], abs=0.3)
 
 
