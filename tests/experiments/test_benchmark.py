@@ -1,5 +1,6 @@
 """What the benchmark records and how it writes it down; no times."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -299,6 +300,8 @@ def test_pytorch_computes_what_the_library_does():
 def test_the_start_of_scripts_is_that_of_whole_processes(monkeypatch):
     monkeypatch.setattr(start, "HELP", ("train",))
     monkeypatch.setattr(start, "_of_a_run", lambda: [])
+    # Each command is started once, and its seconds serve for its repetitions.
+    monkeypatch.setattr(start, "_seconds", functools.cache(start._seconds))
     records = start.run(Effort(repeats=1))
     assert [record["name"] for record in records] == [
         *("import jax", "import otrw_jax", "experiments.train --help"),
