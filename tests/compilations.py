@@ -32,8 +32,10 @@ def kept_in(folder):
     }
     before = {name: getattr(jax.config, name) for name in settings}
     _set(settings)
-    yield
-    _set(before)
+    try:
+        yield
+    finally:
+        _set(before)
 
 
 def _set(settings):

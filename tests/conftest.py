@@ -3,13 +3,21 @@
 Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little, and what is
 compiled is kept in the environment's folder, for all workers and for the next time; processes that
 tests start inherit both. An entry that cannot be read is compiled anew.
+
+What is tested is what this project's programs compute, not how XLA emits them: its older emitters
+of fused loops compile in half the time of the newer ones. A jaxlib that does not know the option
+passes over it, as over every extra one.
 """
 
+import gc
 import os
 import pathlib
 import sys
 
-QUICK = "--xla_backend_optimization_level=0"
+QUICK = (
+    "--xla_backend_optimization_level=0 "
+    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+)
 
 # Before JAX is imported, which reads them. A worker inherits them from its parent: the flags, which
 # are part of an entry's key, must not be doubled.
@@ -77,6 +85,20 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(f"tests/{part}" in item.nodeid for part in SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Has garbage looked for less often, and not in what stays: traces are many small objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def programs_kept():
+    """Keeps programs again after a script that keeps none: it says so for the whole process."""
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
 
 
 @pytest.fixture(autouse=True, scope="module")

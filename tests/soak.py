@@ -37,6 +37,8 @@ SOAK_SEED = flags.DEFINE_integer("soak_seed", 0, "Of the moments.")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 STAGE1_EPOCHS, STAGE2_EPOCHS = 8, 6
 MOMENTS = ("anywhere", "after an epoch", "during a save")
+KEPT_IN = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
+"""The folder of compiled programs, where one is given."""
 LONGEST = 300.0
 """Seconds after which a process is taken for hung."""
 AT_MOST = 3
@@ -88,7 +90,8 @@ def soak(
 
     Args:
         name: of `CASES`.
-        folder: gets the run directories, anew, and the folder of compiled programs.
+        folder: gets the run directories, anew, and the folder of compiled programs, unless
+            JAX_COMPILATION_CACHE_DIR names another.
         kills: how many.
         seed: of the moments.
         data_dir: TFDS folder.
@@ -139,7 +142,7 @@ def start(case: Case, workdir: pathlib.Path, folder: pathlib.Path, data_dir: str
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_COMPILATION_CACHE_DIR": str((folder / "compiled").absolute()),
+        "JAX_COMPILATION_CACHE_DIR": KEPT_IN or str((folder / "compiled").absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     started = []

@@ -1,9 +1,15 @@
-"""What the tests of the experiments share: a data folder, small configs, a run."""
+"""What the tests of the experiments share: a data folder, small configs, a run, scripts."""
+
+import sys
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+from experiments import train as train_script
+from experiments.cli import run_app
 from experiments.configs import digits
 from experiments.program.experiment import Experiment
 from experiments.runs.training import train
@@ -78,3 +84,23 @@ def assert_same_bits():
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path
 
     return check
+
+
+@pytest.fixture
+def run_script(monkeypatch, data_dir):
+    """Calls a script as the command line would; returns what it exits with."""
+    del data_dir
+
+    def run(script, *arguments):
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+            try:
+                required = ("config", "workdir") if script is train_script else ("workdir",)
+                run_app(script.main, *required)
+            except SystemExit as end:
+                return end.code
+            finally:
+                flags.FLAGS.mark_as_parsed()
+
+    return run

@@ -5,6 +5,7 @@ import copy
 import json
 
 import jax
+from PIL import Image
 
 from otrw_jax.training.checkpoints import Checkpoints
 from tests.compilations import heard
@@ -54,3 +55,8 @@ def interrupt(monkeypatch, owner, name, number_of, at):
         return method(self, *args, **kwargs)
 
     monkeypatch.setattr(owner, name, interrupted)
+
+
+def is_picture(path):
+    with Image.open(path) as image:
+        return image.format == "PNG" and min(image.size) > 200

@@ -1,7 +1,6 @@
 import shutil
 import signal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,45 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from otrw_jax.training.checkpoints import ROOM, SUMS, CheckpointError, Checkpoints
-
-
-@flax.struct.dataclass
-class State:
-    step: jax.Array
-    key: jax.Array
-    variables: dict
-    opt_state: tuple
-
-
-def make_state(seed=0, width=3):
-    key = jax.random.key(seed)
-    params = {
-        "head": {
-            "kernel": jax.random.normal(key, (width, 2)),
-            "bias": jnp.arange(2, dtype=jnp.bfloat16),
-        },
-        "mask": jnp.array([True, False]),
-    }
-    optimizer = optax.sgd(optax.constant_schedule(0.1), momentum=0.9)
-    return State(
-        step=jnp.asarray(seed, jnp.int32),
-        key=jax.random.split(key, 2),
-        variables={"params": params, "image": jnp.arange(4, dtype=jnp.uint8), "state": {}},
-        opt_state=optimizer.init(params["head"]),
-    )
-
-
-def assert_same(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert a.dtype == b.dtype
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
-def folders(directory):
-    return sorted(path.name for path in directory.iterdir())
+from tests.training.states import assert_same, folders, make_state
 
 
 async def no_space(*args, **kwargs):
@@ -198,30 +159,6 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
         assert checkpoints.steps() == [1, 2]
 
 
-@pytest.fixture
-def half_written(tmp_path, monkeypatch):
-    """A folder with checkpoint 1 and what an interrupted write of checkpoint 2 left."""
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(1), {"history": [1]})
-        with monkeypatch.context() as patch:
-            patch.setattr(ocp.StandardCheckpointHandler, "async_save", no_space)
-            with pytest.raises(CheckpointError, match="No space left on device"):
-                checkpoints.save(2, make_state(2), {})
-    names = folders(tmp_path)
-    assert len(names) == 2 and names[0] == "1" and names[1] != "2"
-    return tmp_path
-
-
-def test_half_a_checkpoint_is_none(half_written):
-    with Checkpoints(half_written) as checkpoints:
-        assert checkpoints.steps() == [1]
-        assert checkpoints.record() == {"history": [1]}
-        assert_same(checkpoints.restore(make_state()), make_state(1))
-        checkpoints.save(2, make_state(2), {})
-        assert checkpoints.steps() == [1, 2]
-    assert folders(half_written) == ["1", "2"]
-
-
 def test_a_reader_does_not_disturb_a_writer(tmp_path, monkeypatch):
     write = ocp.StandardCheckpointHandler.async_save
     seen = []
@@ -246,75 +183,6 @@ def test_a_reader_creates_nothing(tmp_path):
     with Checkpoints(tmp_path / "none", read_only=True) as checkpoints:
         assert checkpoints.steps() == []
     assert not (tmp_path / "none").exists()
-
-
-def emptied(path):
-    path.write_bytes(b"")
-
-
-def cut_off(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def bit_flipped(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def missing(path):
-    path.unlink()
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    """A folder of checkpoints 1 to 3."""
-    folder = tmp_path_factory.mktemp("three")
-    with Checkpoints(folder, keep=3) as checkpoints:
-        for step in (1, 2, 3):
-            checkpoints.save(step, make_state(step), {"history": [step]})
-    return folder
-
-
-@pytest.mark.parametrize("harm", [emptied, cut_off, bit_flipped, missing])
-def test_damage_to_any_file_is_found_before_it_is_read(three, harm, tmp_path):
-    names = [p.relative_to(three / "3") for p in (three / "3").rglob("*") if p.is_file()]
-    assert len(names) > 8
-    for number, name in enumerate(names):
-        if harm is missing and name.name == SUMS:
-            continue  # As earlier versions wrote it.
-        folder = shutil.copytree(three, tmp_path / str(number))
-        harm(folder / "3" / name)
-        with Checkpoints(folder, keep=3) as checkpoints:
-            assert checkpoints.damage(2) is None
-            for read in (checkpoints.record, lambda c=checkpoints: c.restore(make_state())):
-                with pytest.raises(CheckpointError) as caught:
-                    read()
-                message = str(caught.value)
-                assert f"checkpoint 3 in {folder} is damaged: " in message
-                assert "whole are [1, 2]: choose one" in message
-                assert name.name == SUMS or f"damaged: {name} " in message
-            assert_same(checkpoints.restore(make_state(), 2), make_state(2))
-            checkpoints.forget_after(2)
-            checkpoints.save(3, make_state(3), {})
-            assert_same(checkpoints.restore(make_state()), make_state(3))
-
-
-def test_a_checkpoint_without_checksums_is_read_on_trial(three, tmp_path):
-    folder = shutil.copytree(three, tmp_path / "old")
-    for step in (1, 2, 3):
-        (folder / str(step) / SUMS).unlink()
-    (folder / "2" / "state" / "_METADATA").unlink()
-    emptied(folder / "3" / "record" / "metadata")
-    with Checkpoints(folder, keep=3) as checkpoints:
-        assert_same(checkpoints.restore(make_state(), 1), make_state(1))
-        assert checkpoints.record(1) == {"history": [1]}
-        with pytest.raises(
-            CheckpointError, match=r"3 in .* damaged: it cannot be read .*are \[1\]:"
-        ):
-            checkpoints.record()
-        assert checkpoints.damage(2) is not None
-        assert checkpoints.damage(4) == "it is missing"
 
 
 def test_ctrl_c_waits_until_a_checkpoint_is_whole(tmp_path, monkeypatch):

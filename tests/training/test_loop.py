@@ -1,7 +1,5 @@
-import dataclasses
 import functools
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,88 +7,13 @@ import optax
 import pytest
 
 from otrw_jax import erm
-from otrw_jax.methods.base import Examples, Method, TrainingData
+from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
 from otrw_jax.training.loop import TrainingDivergedError, make_loop, run_stage
 from otrw_jax.training.stages import DeviceData, Stage
-
-N, SIZE, EPOCHS = 23, 4, 4
-STEPS = N // SIZE
-KEY = jax.random.key(7)
-
-
-@flax.struct.dataclass
-class LogState:
-    """Keeps what it was shown, step by step."""
-
-    step: jax.Array
-    ids: jax.Array
-    inputs: jax.Array
-    labels: jax.Array
-    meta: jax.Array
-    refreshed: jax.Array
-    variables: jax.Array
-
-
-def log_method(size=SIZE, capacity=EPOCHS * STEPS, weights=None, traces=None):
-    """A Method that logs its batches; `traces` gets an entry each time a function is traced."""
-
-    def init(key, variables, data):
-        del key, data
-        rows = jnp.full((capacity, size), -1)
-        return LogState(
-            step=jnp.zeros((), jnp.int32),
-            ids=rows,
-            inputs=jnp.zeros((capacity, size), jnp.float32),
-            labels=rows,
-            meta=jnp.zeros(()),
-            refreshed=jnp.zeros((), jnp.int32),
-            variables=variables,
-        )
-
-    def step(state, batch, meta):
-        if traces is not None:
-            traces.append("step")
-        at = state.step
-        state = state.replace(
-            step=at + 1,
-            ids=state.ids.at[at].set(batch.ids),
-            inputs=state.inputs.at[at].set(batch.inputs),
-            labels=state.labels.at[at].set(batch.labels),
-            meta=jnp.sum(meta.inputs),
-            variables=0.9 * state.variables + jnp.mean(batch.inputs),
-        )
-        count = jnp.full((), size, jnp.float32)
-        return state, {
-            "loss": (jnp.sum(batch.inputs), count),
-            "error": (jnp.sum(batch.labels == 0, dtype=jnp.float32), count),
-        }
-
-    def refresh(state, data):
-        return state.replace(
-            refreshed=state.refreshed + 1, variables=state.variables + data.train.inputs[0]
-        )
-
-    def sampling(state, labels):
-        if traces is not None:
-            traces.append("sampling")
-        return weights + 0 * state.step
-
-    return Method(init, step, refresh, None if weights is None else sampling)
-
-
-def prepare(keys, inputs):
-    return inputs + jax.vmap(jax.random.uniform)(keys)
-
-
-def make_data(n=N):
-    inputs = jnp.arange(n, dtype=jnp.float32) * 10
-    train = Examples(inputs, jnp.arange(n) % 3)
-    meta = Examples(jnp.array([1.5, 2.5]), jnp.array([0, 1]))
-    return DeviceData(train, TrainingData(train, meta, 3), meta)
-
+from tests.training.log_method import EPOCHS, KEY, SIZE, STEPS, N, log_method, make_data, prepare
 
 STAGE = Stage("stage1", log_method(), EPOCHS, SIZE)
 
@@ -295,62 +218,6 @@ def test_the_order_depends_on_the_key_alone():
         orders.append(np.asarray(state.ids))
     np.testing.assert_array_equal(orders[0], orders[1])
     assert (orders[0] != orders[2]).any()
-
-
-def meta_of(often, epochs=3):
-    """What the method saw of the meta set: at the start, at each refresh, and in each step."""
-    steps, seen = epochs * STEPS, []
-
-    def init(key, variables, data):
-        seen.append(data.meta.inputs)
-        return LogState(*(jnp.zeros(()) for _ in range(6)), variables).replace(
-            step=jnp.zeros((), jnp.int32), meta=jnp.zeros((steps, 2))
-        )
-
-    def step(state, batch, meta):
-        count = jnp.ones(())
-        state = state.replace(step=state.step + 1, meta=state.meta.at[state.step].set(meta.inputs))
-        return state, {"loss": (count, count), "error": (count, count)}
-
-    def refresh(state, data):
-        seen.append(data.meta.inputs)
-        return state
-
-    method = Method(init, step, refresh)
-    loop = make_loop(Stage("stage1", method, epochs, SIZE, augment_meta=often), prepare)
-    data = make_data()
-    state = loop.start(KEY, jnp.zeros(()), data)
-    *_, (_, state, _) = run_stage(loop, state, data, KEY)
-    return np.asarray(seen), np.asarray(state.meta).reshape(epochs, STEPS, 2)
-
-
-def test_the_meta_set_as_it_is():
-    refreshed, by_step = meta_of("never")
-    assert (refreshed == [1.5, 2.5]).all() and (by_step == [1.5, 2.5]).all()
-
-
-def test_the_meta_set_augmented_anew_at_each_epoch():
-    """The refresh of an epoch and its steps see the same, another one than other epochs."""
-    refreshed, by_step = meta_of("epoch")
-    assert (by_step == refreshed[:, None]).all()
-    jitter = refreshed - [1.5, 2.5]
-    assert (jitter >= 0).all() and (jitter < 1).all() and len(np.unique(jitter)) == jitter.size
-
-
-def test_the_meta_set_augmented_anew_at_each_step():
-    refreshed, by_step = meta_of("step")
-    assert (refreshed == [1.5, 2.5]).all()
-    jitter = by_step - [1.5, 2.5]
-    assert (jitter >= 0).all() and (jitter < 1).all()
-    assert len(np.unique(jitter.round(6))) == jitter.size
-
-
-def test_what_cannot_be_augmented_is_told():
-    with pytest.raises(ValueError, match="augment_meta is 'often'; choose never, epoch, step"):
-        Stage("stage1", STAGE.method, 1, SIZE, augment_meta="often")
-    loop = make_loop(dataclasses.replace(STAGE, augment_meta="epoch"), prepare)
-    with pytest.raises(ValueError, match=r"a meta set to be augmented is DeviceData\.raw_meta"):
-        loop.start(KEY, jnp.zeros(()), make_data()._replace(raw_meta=None))
 
 
 def test_an_epoch_tells_how_far_it_is_and_is_the_same():

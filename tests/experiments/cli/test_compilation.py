@@ -28,38 +28,49 @@ def no_folder(monkeypatch):
         jax.config.update(name, value)
 
 
-@pytest.fixture
-def gradient(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the script of a ResNet's gradient writes, and where its cache folder is."""
+    return tmp_path_factory.mktemp("gradient")
+
+
+@pytest.fixture(scope="module")
+def gradient(folder):
     """Runs the script of a ResNet's gradient; gives what it comes to, and how it was compiled."""
 
-    def run(*arguments, xla_flags=""):
+    def run(*arguments):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {xla_flags}",
+            "XDG_CACHE_HOME": str(folder / "cache"),
         }
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         script = "tests.experiments.resnet_gradient"
-        command = [sys.executable, "-m", script, f"--workdir={tmp_path}", *arguments]
+        command = [sys.executable, "-m", script, f"--workdir={folder}", *arguments]
         subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
-        return np.load(tmp_path / "gradient.npy"), read_json(tmp_path / "about.json")
+        return np.load(folder / "gradient.npy"), read_json(folder / "about.json")
 
     return run
 
 
-def test_a_program_that_was_kept_gives_the_same_bits(gradient, tmp_path):
-    first, about = gradient()
-    kept = {path.name for path in (tmp_path / "cache" / "otrw_jax" / "compiled").iterdir()}
+@pytest.fixture(scope="module")
+def first(gradient):
+    """As it is the first time, when nothing is kept."""
+    return gradient()
+
+
+def test_a_program_that_was_kept_gives_the_same_bits(first, gradient, folder):
+    plain, about = first
+    kept = {path.name for path in (folder / "cache" / "otrw_jax" / "compiled").iterdir()}
     assert about["taken"] == 0 and any("loss" in name for name in kept)
-    for arguments, taken in [((), True), (("--nokeep_compiled",), False)]:
-        again, about = gradient(*arguments)
-        assert (about["taken"] > 0) == taken
-        assert again.tobytes() == first.tobytes()
+    again, about = gradient()
+    assert about["taken"] > 0 and again.tobytes() == plain.tobytes()
+    again, about = gradient("--nokeep_compiled")
+    assert about["taken"] == 0 and again.tobytes() == plain.tobytes()
 
 
-def test_fused_it_is_another_program_the_same_to_rounding(gradient):
-    plain, before = gradient()
+def test_fused_it_is_another_program_the_same_to_rounding(first, gradient):
+    plain, before = first
     fused, after = gradient("--fast_cpu")
     assert after["taken"] == 0  # The flags are part of what a program is kept under.
     assert after["kernels"] > before["kernels"]
