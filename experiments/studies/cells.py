@@ -216,7 +216,7 @@ class ControlCells:
             return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, other)
 
         seen = data.raw._replace(inputs=self._program.preprocessing.evaluate(data.raw.inputs))
-        view = data.view.replace(train=joined(seen, data.view.meta))
+        view = dataclasses.replace(data.view, train=joined(seen, data.view.meta))
         key = jax.random.fold_in(jax.random.key(seed), 2)
         merged = keep(variables, DeviceData(joined(data.raw, stored), view), key)
 
@@ -232,12 +232,12 @@ class ControlCells:
 def _first(data: DeviceData, count: int) -> DeviceData:
     """The data, with the first examples of the training set alone."""
     raw, train = jax.tree.map(lambda x: x[:count], (data.raw, data.view.train))
-    return DeviceData(raw, data.view.replace(train=train))
+    return DeviceData(raw, dataclasses.replace(data.view, train=train))
 
 
 def _with_labels_alone(data: DeviceData) -> DeviceData:
     """The data, with nothing but labels in the view of the training set: half of the memory."""
-    return data._replace(view=data.view.replace(train=data.view.train._replace(inputs=None)))
+    return data._replace(view=dataclasses.replace(data.view, train=data.view.train._replace(inputs=None)))
 
 
 def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
