@@ -237,7 +237,8 @@ def _first(data: DeviceData, count: int) -> DeviceData:
 
 def _with_labels_alone(data: DeviceData) -> DeviceData:
     """The data, with nothing but labels in the view of the training set: half of the memory."""
-    return data._replace(view=dataclasses.replace(data.view, train=data.view.train._replace(inputs=None)))
+    labels = data.view.train._replace(inputs=None)
+    return data._replace(view=dataclasses.replace(data.view, train=labels))
 
 
 def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:
