@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments.configs.checks.relations import of_features
 from experiments.configs.kinds import is_streamed
 from experiments.program.layout import steps_per_call
-from experiments.program.networks import begun, make_model
+from experiments.program.networks import make_model, with_weights
 from experiments.program.prepared import RECENT, Prepared
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.data.images import Preprocessing
@@ -115,7 +115,7 @@ class Program:
     def initial_variables(self, seed: int) -> PyTree:
         """The network before training: at random, or with the weights that the config names."""
         variables = self.model.init(jax.random.key(seed), self._blank)
-        return begun(self.config.model, variables, self.num_classes)
+        return with_weights(self.config.model, variables, self.num_classes)
 
     def fresh_head(self, key: Array) -> PyTree:
         """Parameters of a new last layer."""

@@ -90,7 +90,7 @@ def beginning(config: ConfigDict) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def begun(config: ConfigDict, variables: PyTree, num_classes: int) -> PyTree:
+def with_weights(config: ConfigDict, variables: PyTree, num_classes: int) -> PyTree:
     """The variables of a network, with the weights that `config.model` names in their place.
 
     The last layer is the file's where that has one of the same form, and says so.
