@@ -29,11 +29,11 @@ FIELDS = {
     "save_every": 2,
     "stage1.epochs": 2,
     "stage1.batch_size": 8,
-    "stage1.optimizer.learning_rate": 0.01,
+    "stage1.optimizer.learning_rate": 0.001,
     "stage1.optimizer.schedule": "cosine",
     "stage1.optimizer.milestones": (),
 }
-"""Of a run of seconds."""
+"""Of a run of seconds, at a rate at which rounding stays rounding."""
 
 
 def small(place, recipe="otrw_paper", **fields):

@@ -128,14 +128,13 @@ def test_two_processes_equal_one_which_goes_on_where_they_were_killed(
         both[1].kill()
         said = both[1].communicate()[0]
     assert saved(tmp_path) == [STEPS + 2], said
-    results = train(experiment, tmp_path, 0, 0)
-    assert results["last"] == pytest.approx(whole[1]["last"], abs=0.6)
+    train(experiment, tmp_path, 0, 0)
     assert [r["number"] for r in lines_of(tmp_path)] == [1, 2, 3, 4]
     for found, wanted in zip(lines_of(tmp_path), lines_of(whole[0]), strict=True):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
     states = [restore(folder).state.variables for folder in (tmp_path, whole[0])]
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_a_first_epoch_is_the_run_s_and_begins_anew_where_its_save_is_damaged(

@@ -27,7 +27,7 @@ def folder(tmp_path):
 def done(steps):
     ids = np.arange(2 * STEPS, dtype=np.int32).reshape(STEPS, 2)
     totals = {"loss": (jnp.ones(()), jnp.ones(()))}
-    return Underway({"w": jnp.full(3, float(steps))}, ids, steps, totals)
+    return Underway({"w": jnp.full(3, float(steps))}, ids, steps, totals, 2 * STEPS)
 
 
 def template():
@@ -44,7 +44,8 @@ def test_what_is_saved_is_of_the_next_epoch_over_all_stages(folder, tmp_path):
     assert holds_run(tmp_path)
     folder.settle(4)
     begun = folder.begun(template)
-    assert begun.done == 6 and begun.state["w"].tolist() == [6.0] * 3
+    assert (begun.done, begun.examples) == (6, 2 * STEPS)
+    assert begun.state["w"].tolist() == [6.0] * 3
     np.testing.assert_array_equal(begun.ids, done(6).ids)
 
 
