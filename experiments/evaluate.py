@@ -4,6 +4,7 @@ python -m experiments.evaluate --workdir=runs/digits --checkpoint=stage1
 python -m experiments.evaluate --workdir=runs/mine --on=FOLDER
 """
 
+import hashlib
 import pathlib
 
 import numpy as np
@@ -13,7 +14,7 @@ from experiments.program.scores import statistics, summary
 from experiments.runs.learned_weights import export_weights
 from experiments.runs.predictions import examples_at
 from experiments.runs.restoring import restore
-from otrw_jax.files import write_json
+from otrw_jax.files import read_json, write_json
 from otrw_jax.metrics import per_class_accuracy
 
 WEIGHTS = define_path("weights", None, "CSV or Parquet file for the learned weights.")
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     if ON.value:
         place = pathlib.Path(ON.value).resolve()
         examples = examples_at(restored, place)
-        name = f"_{place.name if place.is_dir() else place.stem}"
+        name = name_of(place, workdir)
         prepared = restored.prepared._replace(test=examples, held_out=None)
         restored = restored._replace(prepared=prepared)
     program, prepared = restored.program, restored.prepared
@@ -59,6 +60,19 @@ def main(argv: list[str]) -> None:
     for metric, value in evaluation["test"].items():
         print(f"  {metric:18} {value:6.2f} %")
     print(f"written: {report}, {picture}")
+
+
+def name_of(place: pathlib.Path, workdir: pathlib.Path) -> str:
+    """What the files of an evaluation on other images or features have in their names.
+
+    It is that of the folder or file; with six digits of a hash of its path where the run has been
+    evaluated on another of that name, whose files stay.
+    """
+    name = f"_{place.name if place.is_dir() else place.stem}"
+    report = workdir / f"evaluation{name}.json"
+    if report.exists() and read_json(report)["on"] != str(place):
+        name += f"_{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
+    return name
 
 
 if __name__ == "__main__":

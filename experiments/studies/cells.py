@@ -110,18 +110,18 @@ class ControlCells:
                 yield (META_USES[meta], TRANSPORTS[ot]), found
 
     def _run(self, meta: str, ot: str, bases: tuple[str, ...], balanced: bool) -> dict:
-        data = self._data(meta)
-        counts = np.bincount(data[0].raw.labels, minlength=self._k)
+        labels = self._merged[0].raw.labels[: self._count(meta, 0)]
+        counts = np.bincount(labels, minlength=self._k)
         steps = int(counts.sum()) // self.config.head.batch_size
         method = with_numbers(lambda loss: self._method(ot, 10.0 * (meta == "ten"), loss, steps))
-        if not method.reads_inputs:
-            data = [_with_labels_alone(one) for one in data]
+        data = self._data(meta, method.reads_inputs)
         if balanced:
             method = sampled(method, class_power(self._k, 0.0))
         head = self.config.head
         stage = Stage("head", method, head.epochs, head.batch_size, head.feature_copies)
         starts = [self._start(base, counts, at) for base in bases for at in range(len(data))]
         stacked = stack(data * len(bases))
+        del data  # They are large.
         keys = jnp.stack([jax.random.fold_in(jax.random.key(s), 3) for s in self._seeds])
         keys = jnp.tile(keys, len(bases))
         loop = make_loop(stage, pick_copy, seeds=len(starts))
@@ -133,11 +133,19 @@ class ControlCells:
             f"{base}/{meta}/{ot}": selected_errors([e[base] for e in errors]) for base in errors[0]
         }
 
-    def _data(self, meta: str) -> list[DeviceData]:
-        """The features of each seed, with the meta set in the training set or without."""
-        if meta == "merged":
-            return self._merged
-        return [_first(*one) for one in zip(self._merged, self._sizes, strict=True)]
+    def _count(self, meta: str, at: int) -> int:
+        """Training examples of a seed, the meta set among them or not."""
+        return self._merged[at].raw.labels.size if meta == "merged" else self._sizes[at]
+
+    def _data(self, meta: str, reads_inputs: bool) -> list[DeviceData]:
+        """The features of each seed, in the view too where they are read there."""
+        found = []
+        for at, merged in enumerate(self._merged):
+            count, train = self._count(meta, at), merged.view.train
+            seen = train if reads_inputs else train._replace(inputs=None)
+            raw, seen = jax.tree.map(lambda x, n=count: x[:n], (merged.raw, seen))
+            found.append(DeviceData(raw, merged.view.replace(train=seen)))
+        return found
 
     def _method(self, ot: str, meta_cross_entropy: float, loss, steps: int) -> Method:
         epochs = self.config.head.epochs
@@ -227,18 +235,6 @@ class ControlCells:
             if part is not None
         }
         return merged, evaluated
-
-
-def _first(data: DeviceData, count: int) -> DeviceData:
-    """The data, with the first examples of the training set alone."""
-    raw, train = jax.tree.map(lambda x: x[:count], (data.raw, data.view.train))
-    return DeviceData(raw, dataclasses.replace(data.view, train=train))
-
-
-def _with_labels_alone(data: DeviceData) -> DeviceData:
-    """The data, with nothing but labels in the view of the training set: half of the memory."""
-    labels = data.view.train._replace(inputs=None)
-    return data._replace(view=dataclasses.replace(data.view, train=labels))
 
 
 def selected_errors(epochs: list[dict[str, np.ndarray]]) -> dict[str, list[float]]:

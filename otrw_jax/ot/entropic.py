@@ -24,7 +24,12 @@ from otrw_jax.ot.arrays import (
     working,
 )
 from otrw_jax.ot.saddle import solve_for_cost
-from otrw_jax.ot.small_epsilon import annealed_start, cost_range, rounded_to_marginals
+from otrw_jax.ot.small_epsilon import (
+    annealed_start,
+    cost_range,
+    plan_rounding,
+    rounded_to_marginals,
+)
 
 # Stands in for a mass of zero, so that potentials stay finite and the gradient at a zero weight is
 # the one-sided derivative. The plan of such a row or column is returned as exact zeros.
@@ -93,7 +98,7 @@ class Transport(NamedTuple):
         iterations: Sinkhorn iterations run.
         marginal_error: L1 distance of both of the plan's marginals from the wanted ones.
         converged: whether `marginal_error` is within the threshold, or the rounding of a plan whose
-            exponents span the range of the cost over epsilon.
+            exponents are differences of numbers as large as the cost over epsilon.
         newton_steps: Newton steps taken after the iterations.
     """
 
@@ -261,7 +266,7 @@ def _transport(weights, cost, meta_weights, ot):
         jnp.abs(plan.sum(0) - meta_weights)
     )
     marginal_error = jax.lax.stop_gradient(marginal_error)
-    rounding = jnp.finfo(cost.dtype).eps * (16 + spread / ot.epsilon)
+    rounding = jax.lax.stop_gradient(plan_rounding(cost, ~no_row, ~no_column, ot.epsilon))
     converged = marginal_error <= ot.threshold + rounding
     return Transport(plan, f, g, iterations, marginal_error, converged, newton_steps)
 

@@ -14,7 +14,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Bool, Float, Int
 
 from otrw_jax.ot.saddle import links_of, solve_laplacian
-from otrw_jax.ot.small_epsilon import SMALL, cost_range
+from otrw_jax.ot.small_epsilon import SMALL, cost_range, plan_rounding
 
 MOST_STEPS = 100
 # Where the marginals are off by more than `_NEAR`, epsilon is followed down from this share of the
@@ -78,8 +78,8 @@ def finish(
         solved = finish(g, f, b, cost.T, a, error, epsilon=epsilon, threshold=threshold)
         return Finished(solved.g, solved.f, solved.steps)
     mass = jnp.sum(a)
-    spread = cost_range(cost, a > _NO_MASS * mass, b > _NO_MASS * mass)
-    rounding = jnp.finfo(cost.dtype).eps * (16 + spread / epsilon)
+    present = a > _NO_MASS * mass, b > _NO_MASS * mass
+    spread, rounding = cost_range(cost, *present), plan_rounding(cost, *present, epsilon)
     near = (error <= _NEAR * mass) & (epsilon >= SMALL * spread)
     first = _State(
         g=jnp.where(near, g, 0.0),

@@ -20,6 +20,23 @@ def cost_range(
     return highest - jnp.min(jnp.where(present, cost, jnp.inf))
 
 
+def plan_rounding(
+    cost: Float[Array, "n m"],
+    rows: Bool[Array, "n"],
+    columns: Bool[Array, "m"],
+    epsilon: float | Float[Array, ""],
+) -> Float[Array, ""]:
+    """What rounding may leave of the L1 error of a plan's marginals.
+
+    The plan's exponents are differences of potentials and costs, each as large as the largest cost
+    over epsilon: where all costs are alike, too.
+    """
+    present = rows[:, None] & columns[None, :]
+    largest = jnp.max(jnp.where(present, jnp.abs(cost), 0.0))
+    widest = jnp.maximum(cost_range(cost, rows, columns), largest)
+    return jnp.finfo(cost.dtype).eps * (16 + widest / epsilon)
+
+
 def annealed_start(
     a: Float[Array, "n"],
     cost: Float[Array, "n m"],

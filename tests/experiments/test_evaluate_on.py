@@ -81,6 +81,16 @@ def test_features_are_matched_by_the_names_of_their_classes(call, tmp_path, whol
     assert call(run, tmp_path / "new") is None
     rows = np.sum(read_json(run / "evaluation_new.json")["confusion"], axis=1)
     assert rows.tolist() == [0, 3, 3]
+    (tmp_path / "later").mkdir()
+    save(tmp_path / "later" / "new", "train", np.repeat([1, 2], 4))
+    for _ in range(2):
+        assert call(run, tmp_path / "later" / "new") is None
+    kept = sorted(run.glob("evaluation_new*.json"))
+    assert [read_json(path)["on"] for path in kept] == [
+        str(tmp_path / "new"),
+        str(tmp_path / "later" / "new"),
+    ]
+    assert len(list(run.glob("confusion_new*.png"))) == 2
     save(tmp_path / "foreign", "train", np.repeat([2, 3], 3))
     assert "has the classes 3, which the run does not have (1, 2, 4)" in call(
         run, tmp_path / "foreign"

@@ -217,6 +217,19 @@ def test_what_is_not_a_number_stays_none(gradient, place):
     assert not solved.converged
 
 
+@pytest.mark.parametrize("offset", [0.3, 1.0, 1.7])
+@pytest.mark.parametrize("spread", [0.0, 1e-3])
+def test_a_cost_that_hardly_differs_converges_at_a_small_epsilon(offset, spread):
+    """Its exponents round as those of any cost as large, and no Newton step makes that better."""
+    rng = np.random.default_rng(0)
+    a, cost, b = single(
+        rng.dirichlet(np.ones(16)), offset + spread * rng.uniform(size=(16, 10)), np.full(10, 0.1)
+    )
+    solved = solve(a, cost, b, ot=EntropicOT(0.001))
+    assert solved.converged and solved.newton_steps == 0
+    assert solved.marginal_error < 1.2e-7 * (100 + offset / 0.001)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

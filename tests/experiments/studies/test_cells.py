@@ -67,7 +67,8 @@ def test_a_cell_is_its_method_alone(made):
     config, program, _, firsts, all_cells = made
     model = given_features(program.model)
     for meta in ("none", "merged"):
-        data = all_cells._data(meta)
+        data = all_cells._data(meta, False)
+        assert data[0].view.train.inputs is None
         extra = 0 if meta == "none" else 5
         counts = firsts[0][0].split.counts + extra
         np.testing.assert_array_equal(np.bincount(data[0].raw.labels), counts)
@@ -98,7 +99,7 @@ def test_a_cell_with_the_global_weights_and_the_meta_set_ten_times(made):
         10,
         choices,
     )
-    errors = alone(made, method, 1, all_cells._data("ten"))
+    errors = alone(made, method, 1, all_cells._data("ten", True))
     assert found["ce/ten/global"]["last"][1] == pytest.approx(errors[-1], abs=0.3)
 
 
