@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PROJECT = pyproject.toml setup.cfg requirements.txt
 
+# Of tests: a file is one worker's, and files are begun in the order of tests/conftest.py.
+WORKERS = --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
 # For gpu-results: a Python with this project's packages and JAX for the GPU; minutes for the tables;
 # a folder that experiments.packing has packed, where CIFAR is not on the machine.
 GPU_PYTHON ?= $(BIN)/python
@@ -20,10 +23,10 @@ demo-images: $(VENV)/.installed-images
 	$(BIN)/python -m experiments.demo --data=image_folder --workdir=runs/demo_images
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m tests.soak --workdir=runs/soak

@@ -81,10 +81,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what is slow."""
+    """Marks what is slow, and has it begun first: workers then end at the same time."""
     for item in items:
         if any(f"tests/{part}" in item.nodeid for part in SLOW):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish():

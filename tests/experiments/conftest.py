@@ -1,5 +1,6 @@
 """What the tests of the experiments share: a data folder, small configs, a run, scripts."""
 
+import functools
 import sys
 
 import jax
@@ -11,9 +12,10 @@ from absl.testing import flagsaver
 from experiments import train as train_script
 from experiments.cli import run_app
 from experiments.configs import digits
+from experiments.program import data
 from experiments.program.experiment import Experiment
 from experiments.runs.training import train
-from otrw_jax.data.sources import load_dataset
+from otrw_jax.data.sources import ARRAYS, load_dataset
 from otrw_jax.training.checkpoints import Checkpoints
 
 STAGE1_EPOCHS, STAGE2_EPOCHS = 3, 2
@@ -26,6 +28,24 @@ def data_dir(tmp_path_factory):
     # Loaded here once, since reading defines flags, which a test that restores flags would lose.
     load_dataset("digits", folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_read_once():
+    """Decodes the digits of a folder once, for all experiments on them: none may change them."""
+    read = functools.cache(load_dataset)
+
+    def load(name, folder, *more):
+        if name != "digits" or folder is None:
+            return load_dataset(name, folder, *more)
+        dataset = read(name, folder, *more)
+        for part in ARRAYS:
+            getattr(dataset, part).flags.writeable = False
+        return dataset._replace()  # One of its own, of the same arrays.
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load_dataset", load)
+        yield
 
 
 @pytest.fixture(scope="session")

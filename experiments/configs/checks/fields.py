@@ -4,6 +4,7 @@ All of it is checked before anything is loaded or trained, so that no mistake is
 """
 
 import fnmatch
+import functools
 from typing import Any, get_args
 
 import flax.traverse_util
@@ -142,6 +143,7 @@ RULES: dict[str, Rule] = {
 """Pattern of a field's dotted name to its range; the first that matches counts."""
 
 
+@functools.cache
 def rule_of(name: str) -> Rule | None:
     """The range of a field by its dotted name, or None where any value will do."""
     return next((r for pattern, r in RULES.items() if fnmatch.fnmatchcase(name, pattern)), None)
