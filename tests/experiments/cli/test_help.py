@@ -15,6 +15,7 @@ DATA = (
     "image_folder",
     "large_sets",
     "modelnet10",
+    "photos",
     "sst",
 )
 
