@@ -62,6 +62,7 @@ SLOW = (
     "ot/test_newton.py",
     "training/fitting/",
     "training/test_checkpoints.py",
+    "training/test_damaged_checkpoints.py",
     "training/test_streaming.py",
     "test_compilations.py",
     "test_imports.py",
