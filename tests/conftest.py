@@ -46,6 +46,7 @@ SLOW = (
     "experiments/cli/test_processes.py",
     "experiments/studies/test_cells.py",
     "experiments/studies/test_within_minutes.py",
+    "experiments/photos/",
     "experiments/pictures/test_classes.py",
     "experiments/configs/test_earlier.py",
     "experiments/recipes/test_levers.py",
