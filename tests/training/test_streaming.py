@@ -1,6 +1,5 @@
 """Inputs that stay on the disk: the steps of the loop in memory, whichever way they are read."""
 
-import contextlib
 import dataclasses
 import functools
 
@@ -19,13 +18,12 @@ from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
 from otrw_jax.samplers import class_power
 from otrw_jax.training.checkpoints import CheckpointError, Checkpoints
-from otrw_jax.training.devices import Devices, pick_devices
+from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.loop import make_loop, run_stage
 from otrw_jax.training.stages import DeviceData, Stage
 from otrw_jax.training.streaming import (
     StreamedData,
     make_streaming_loop,
-    placed_batches,
     run_streamed,
 )
 from otrw_jax.training.underway import Saver, restore_underway
@@ -218,28 +216,6 @@ def test_inputs_are_read_ahead_and_no_more_than_asked(on_disk):
     assert (np.array(seen) <= most).all()
 
 
-class Listed:
-    """Inputs that no thread reads ahead."""
-
-    def __len__(self):
-        return 20
-
-    @contextlib.contextmanager
-    def batches(self, ids, size):
-        yield (ids[at : at + size] for at in range(0, len(ids), size))
-
-
-def test_two_more_batches_are_placed_than_are_given():
-    placed = []
-
-    def place(batch):
-        placed.append(batch)
-        return batch
-
-    counts = [len(placed) for _ in placed_batches(Listed(), np.arange(20), 4, place)]
-    assert counts == [3, 4, 5, 5, 5]
-
-
 def test_the_share_of_an_epoch_that_is_done_is_told():
     shares = []
     run(run_streamed, streaming_loop(steps=3), streamed(arrays()[0]), tick=shares.append)
@@ -258,18 +234,6 @@ def test_two_devices_equal_one(on_disk):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     for one, other in zip(metrics, wanted_metrics, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-6)
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_process_places_what_a_share_of_all_would_be(axis):
-    x = np.arange(64).reshape(8, 8)
-    for process in range(2):
-        devices = Devices(tuple(jax.local_devices()[:2]), processes=2, process=process)
-        own = devices.own(x, axis)
-        assert isinstance(own, np.ndarray) and own.shape[axis] == 4
-        found, wanted = devices.share_own(own, axis), devices.share(jnp.asarray(x), axis)
-        np.testing.assert_array_equal(found, wanted)
-        assert found.sharding == wanted.sharding
 
 
 def test_what_cannot_be_streamed_is_told(on_disk, tmp_path):
