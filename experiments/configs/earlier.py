@@ -27,6 +27,7 @@ NOT_YET_THERE = {
         )
     },
     **{f"options.{recipe}.rate_factor": 1.0 for recipe in ("ib", "ib_cb", "ib_focal")},
+    **{f"options.metasaug_{loss}.covariance": "full" for loss in ("ce", "focal", "ldam")},
 }
 """Options that some versions did not have, and what they did."""
 
@@ -67,13 +68,18 @@ def read_given(config: ConfigDict) -> ConfigDict:
 def written_earlier(fields: dict[str, Any]) -> dict[str, Any]:
     """A flat config as the versions wrote it that had no None: what hashes are made of.
 
-    An MLP had no `tanh` then but on the features of an encoder.
+    An MLP had no `tanh` then but on the features of an encoder, and all covariances were full.
     """
-    alone = "encoder.pooling" not in fields and not fields.get("model.tanh")
+    new = set()
+    if "encoder.pooling" not in fields and not fields.get("model.tanh"):
+        new.add("model.tanh")
+    covariance = f"options.{fields.get('recipe')}.covariance"
+    if fields.get(covariance) == "full":
+        new.add(covariance)
     return {
         name: _number(name) if value is None else value
         for name, value in fields.items()
-        if not (name == "model.tanh" and alone)
+        if name not in new
     }
 
 

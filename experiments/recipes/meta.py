@@ -158,6 +158,7 @@ def _metasaug(loss):
                 loss=c.smoothed(c.first, loss(c)),
                 start=c.step_at(c.first, c.options.start),
                 strength=c.options.strength,
+                covariance=c.options.covariance,
                 meta_batch=c.options.meta_batch,
                 axis_name=axis_name,
             )
@@ -167,7 +168,8 @@ def _metasaug(loss):
     return stages
 
 
-AUGMENTATION = AUGMENTED | {"beta": 0.9999, "start": 0.8, "strength": 0.25}
+# A full matrix a class, which large sets cannot hold: "diagonal" there, as in its authors' program.
+AUGMENTATION = AUGMENTED | {"beta": 0.9999, "start": 0.8, "strength": 0.25, "covariance": "full"}
 
 augmentation = Recipe(
     "MetaSAug, cross-entropy",

@@ -227,6 +227,8 @@ def test_the_paper_s_settings_are_those_of_its_text():
         assert (network.learning_rate, network.weight_decay) == (rate, decay)
         assert (network.momentum, weights.learning_rate) == (0.9, of_weights)
         assert section.choices.trainable == "head/.*"
+        # Matrices of all classes would take 4 K d² bytes, 17 GB and more.
+        assert config.options.metasaug_ce.covariance == "diagonal"
         costs = {"inaturalist2018": "feature"}
         assert section.choices.cost == costs.get(name, "combined")
         assert config.encoder.network == ("resnet152" if name == "places_lt" else "resnet50")

@@ -105,6 +105,7 @@ RULES: dict[str, Rule] = {
     "options.*.net_weight_decay": NOT_NEGATIVE,
     "options.*.virtual_learning_rate": NOT_NEGATIVE,
     "options.*.rate_factor": number(0, 1, without="low"),
+    "options.*.covariance": one_of("full", "diagonal"),
     "options.*.augment_meta": one_of(*get_args(MetaAugmentation)),
     # Stages
     "*.levers.mixup": NOT_NEGATIVE,

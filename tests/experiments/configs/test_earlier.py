@@ -60,6 +60,9 @@ def test_options_that_were_not_there_yet_did_what_they_did():
     config = flatten(own_fields(cifar_lt.get_config("recipe=ib")).to_dict())
     del config["options.ib.rate_factor"]
     assert read(config)["options.ib.rate_factor"] == 1.0
+    config = flatten(own_fields(cifar_lt.get_config("recipe=metasaug_ldam")).to_dict())
+    assert config.pop("options.metasaug_ldam.covariance") == "full"
+    assert read(config)["options.metasaug_ldam.covariance"] == "full"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,7 @@ def test_options_that_were_not_there_yet_did_what_they_did():
         (digits.get_config, "recipe=tau_norm", "100188075907acf7"),
         (sst.get_config, "sst2,recipe=otrw_net", "6451cd2f3834333e"),
         (cifar_lt.get_config, "recipe=mwn", "8a529a6ad31ebe38"),
+        (cifar_lt.get_config, "recipe=metasaug_ce", "911e90fc8223776e"),
     ],
 )
 def test_a_config_has_the_fingerprint_that_it_had(get_config, arguments, fingerprint):
