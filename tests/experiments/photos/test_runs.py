@@ -18,9 +18,10 @@ from experiments.pictures.drawing import draw
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import UNDERWAY, ConfigMismatchError
 from experiments.runs.learned_weights import export_weights
+from experiments.runs.open_run import Run
 from experiments.runs.predictions import predictions, write_classifier
 from experiments.runs.restoring import restore
-from experiments.runs.training import train
+from experiments.runs.training import train, train_together
 from otrw_jax.data.builders.image_files import read_square
 from otrw_jax.files import read_json
 from otrw_jax.training.underway import Saver
@@ -68,8 +69,8 @@ def saved(workdir):
     return [int(path.name) for path in (workdir / UNDERWAY).glob("[0-9]*")]
 
 
-def interrupted(experiment, workdir, monkeypatch, at):
-    """Trains until some steps of an epoch are done."""
+def interrupted(experiment, runs, monkeypatch, at):
+    """Trains until some steps of an epoch of the first run are done."""
     save = Saver.__call__
 
     def until(self, number, underway):
@@ -80,7 +81,7 @@ def interrupted(experiment, workdir, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(Saver, "__call__", until)
         with pytest.raises(Interrupted):
-            train(experiment, workdir, 0, 0)
+            train_together(experiment, runs)
 
 
 def test_both_stages_are_trained_on_images_that_stay_on_the_disk(whole, experiment):
@@ -140,7 +141,7 @@ def test_two_processes_equal_one_which_goes_on_where_they_were_killed(
 def test_a_first_epoch_is_the_run_s_and_begins_anew_where_its_save_is_damaged(
     experiment, tmp_path, monkeypatch, assert_as_whole, capsys
 ):
-    interrupted(experiment, tmp_path, monkeypatch, (0, 2))
+    interrupted(experiment, [Run(tmp_path, 0, 0)], monkeypatch, (0, 2))
     other = with_fields(experiment, **{"stage1.optimizer.learning_rate": 0.02})
     with pytest.raises(ConfigMismatchError, match="holds a run of another config") as raised:
         train(other, tmp_path, 0, 0)
@@ -152,6 +153,17 @@ def test_a_first_epoch_is_the_run_s_and_begins_anew_where_its_save_is_damaged(
     said = capsys.readouterr().out
     assert f"{tmp_path}: what is done of epoch 1 is damaged (" in said
     assert "; it begins anew.\n" in said
+
+
+def test_the_first_of_two_seeds_goes_on_where_it_was(
+    experiment, tmp_path, monkeypatch, assert_as_whole
+):
+    """The second has not begun, and is trained after it, not with it."""
+    runs = [Run(tmp_path / f"seed_{seed}", seed, 0) for seed in range(2)]
+    interrupted(experiment, runs, monkeypatch, (1, 2))
+    results = train_together(experiment, runs)
+    assert_as_whole(runs[0].workdir, results[0])
+    assert [record["number"] for record in lines_of(runs[1].workdir)] == [1, 2, 3, 4]
 
 
 def test_what_a_run_is_good_for_afterwards(whole, place, tmp_path):
