@@ -18,6 +18,7 @@ from experiments.program.prepared import RECENT, Prepared
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.data.images import Preprocessing
 from otrw_jax.models.model import Model
+from otrw_jax.models.unprepared import preparing
 from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.evaluation import make_evaluator
 from otrw_jax.training.features import (
@@ -77,13 +78,15 @@ class Program:
         self.streamed = is_streamed(config)
         self.devices = pick_devices(config.devices)
         self.num_classes, recipe = len(counts), RECIPES[config.recipe]
-        self.model = make_model(
+        model = make_model(
             config.model,
             self.num_classes,
             self.devices.axis_name,
             head=recipe.head,
             branches=recipe.branches,
         )
+        # The meta set is on the device as it is stored.
+        self.model = preparing(model) if self.streamed else model
         # Two inputs of nothing: parameters start from the key and the shapes alone.
         self._blank = preprocessing.evaluate(jnp.zeros((2, *shape), dtype))
         self._examples = sum(counts)
