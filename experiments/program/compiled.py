@@ -132,12 +132,16 @@ class Program:
         """Shapes and types of the state of a stage, without computing any."""
         stage = self.stages[index]
 
-        def state(key):
-            variables = self.model.init(jax.random.key(0), self._blank)
+        def state(key, variables):
             data = self.data_of(stage, 0, prepared, variables)
             return stage.method.init(key, variables, data.view)
 
-        return jax.eval_shape(state, self.stage_key(0, index))
+        return jax.eval_shape(state, self.stage_key(0, index), self._shapes)
+
+    @functools.cached_property
+    def _shapes(self) -> PyTree:
+        """Those of the network's variables, which take a while to find of a deep one."""
+        return jax.eval_shape(self.model.init, jax.random.key(0), self._blank)
 
     def data_of(
         self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree
