@@ -27,7 +27,13 @@ from otrw_jax.files import read_json
 from otrw_jax.training.underway import Saver
 from tests.data.builders.image_files import make_folder
 from tests.experiments.photos.shared import COUNTS, STEPS, killed, small, start
-from tests.experiments.shared import Interrupted, history_of, lines_of, with_fields
+from tests.experiments.shared import (
+    Interrupted,
+    history_of,
+    lines_of,
+    nothing_compiled,
+    with_fields,
+)
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
@@ -95,8 +101,20 @@ def test_both_stages_are_trained_on_images_that_stay_on_the_disk(whole, experime
     assert split.counts.tolist() == list(COUNTS) and len(split.meta) == len(split.held_out) == 6
     assert images.inputs.shape == (sum(COUNTS), 36, 36, 3)
     paths = dataset.train_inputs[split.train]
-    for path, label in zip(paths, np.asarray(images.labels), strict=True):
-        assert path.name.startswith(f"train_{label}_")
+    for part, files, labels in (
+        ("train", paths, images.labels),
+        ("validation", dataset.train_inputs[split.meta], prepared.data.view.meta.labels),
+        ("validation", dataset.train_inputs[split.held_out], prepared.held_out.labels),
+        ("test", dataset.test_inputs, prepared.test.labels),
+    ):
+        for path, label in zip(files, np.asarray(labels), strict=True):
+            assert path.name.startswith(f"{part}_{label}_")
+    for examples, files in (
+        (prepared.held_out, dataset.train_inputs[split.held_out]),
+        (prepared.test, dataset.test_inputs),
+    ):
+        with examples.inputs.batches(np.arange(len(files)), len(files)) as read:
+            np.testing.assert_array_equal(next(read), [read_square(path, 36) for path in files])
     squares = [read_square(path, 36) for path in paths[ids]]
     np.testing.assert_array_equal(prepared.stored(ids), squares)
     squares = [read_square(path, 36) for path in dataset.train_inputs[split.meta]]
