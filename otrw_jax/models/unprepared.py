@@ -13,7 +13,8 @@ class Unprepared(struct.PyTreeNode):
     """Stored inputs, and how a network is given them: a pytree, of which rows can be taken.
 
     Photographs take a fraction of the memory so, and are prepared where they are used, as many at a
-    time as pass the network together.
+    time as pass the network together. The network is one of `preparing`; a meta set of these is
+    both that of the view and the one to be augmented (`DeviceData.raw_meta`).
 
     Attributes:
         stored: inputs as they are stored, leaves `[m ...]`.

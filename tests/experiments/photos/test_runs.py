@@ -31,7 +31,6 @@ from tests.experiments.shared import (
     Interrupted,
     history_of,
     lines_of,
-    nothing_compiled,
     with_fields,
 )
 
