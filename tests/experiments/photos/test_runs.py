@@ -130,7 +130,7 @@ def test_a_killed_process_goes_on_bit_for_bit(place, experiment, tmp_path, asser
 
 
 def test_two_processes_equal_one_which_goes_on_where_they_were_killed(
-    place, whole, experiment, tmp_path
+    place, whole, experiment, tmp_path, final_state
 ):
     coordinator = f"--coordinator=localhost:{free_port()}"
     both = [
@@ -151,8 +151,8 @@ def test_two_processes_equal_one_which_goes_on_where_they_were_killed(
     assert [r["number"] for r in lines_of(tmp_path)] == [1, 2, 3, 4]
     for found, wanted in zip(lines_of(tmp_path), lines_of(whole[0]), strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
-    states = [restore(folder).state.variables for folder in (tmp_path, whole[0])]
-    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+    states = [final_state(experiment, folder) for folder in (tmp_path, whole[0])]
+    for a, b in zip(*(jax.tree.leaves(state.variables) for state in states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
@@ -207,8 +207,8 @@ def test_what_a_run_is_good_for_afterwards(whole, place, tmp_path):
     assert all(row["label"] == pathlib.Path(row["id"]).parent.name for row in rows)
 
 
-def test_a_run_is_evaluated_and_drawn(whole, place, tmp_path):
-    names = restore(whole[0]).source.dataset.class_names
+def test_a_run_is_evaluated_and_drawn(whole, experiment, tmp_path):
+    names = experiment.source.dataset.class_names
     make_folder(tmp_path / "new", names[1:], 2, ("",))
     with flagsaver.flagsaver():
         evaluate.main(flags.FLAGS(["evaluate", f"--workdir={whole[0]}"]))
