@@ -18,6 +18,7 @@ from experiments.program.prepared import RECENT, Prepared
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.data.images import Preprocessing
 from otrw_jax.models.model import Model
+from otrw_jax.models.unprepared import preparing
 from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.evaluation import make_evaluator
 from otrw_jax.training.features import (
@@ -77,13 +78,15 @@ class Program:
         self.streamed = is_streamed(config)
         self.devices = pick_devices(config.devices)
         self.num_classes, recipe = len(counts), RECIPES[config.recipe]
-        self.model = make_model(
+        model = make_model(
             config.model,
             self.num_classes,
             self.devices.axis_name,
             head=recipe.head,
             branches=recipe.branches,
         )
+        # The meta set is on the device as it is stored.
+        self.model = preparing(model) if self.streamed else model
         # Two inputs of nothing: parameters start from the key and the shapes alone.
         self._blank = preprocessing.evaluate(jnp.zeros((2, *shape), dtype))
         self._examples = sum(counts)
@@ -129,12 +132,16 @@ class Program:
         """Shapes and types of the state of a stage, without computing any."""
         stage = self.stages[index]
 
-        def state(key):
-            variables = self.model.init(jax.random.key(0), self._blank)
+        def state(key, variables):
             data = self.data_of(stage, 0, prepared, variables)
             return stage.method.init(key, variables, data.view)
 
-        return jax.eval_shape(state, self.stage_key(0, index))
+        return jax.eval_shape(state, self.stage_key(0, index), self._shapes)
+
+    @functools.cached_property
+    def _shapes(self) -> PyTree:
+        """Those of the network's variables, which take a while to find of a deep one."""
+        return jax.eval_shape(self.model.init, jax.random.key(0), self._blank)
 
     def data_of(
         self, stage: Stage, seed: int, prepared: Prepared, variables: PyTree

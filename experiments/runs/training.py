@@ -150,10 +150,13 @@ def _next_group(opened: list[OpenRun], every: int, at_once: int) -> list[OpenRun
 
     These go back. Otherwise a kill between the saves of two seeds, the first and the last among
     them, would leave one to be trained in another program, whose results differ by rounding.
+    Those that are trained in turn go on from where they are, what has begun first.
     """
     left = [run for run in opened if not run.complete]
     if not left:
         return []
+    if at_once == 1:
+        return [max(left, key=lambda run: run.done)]
     behind = min(run.done for run in left)
 
     def joins(run):

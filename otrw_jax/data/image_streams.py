@@ -60,8 +60,8 @@ class ImageFiles:
         except ImageError as error:
             raise ImageError(
                 path,
-                f"{error.fault}; restore it, or take it out of the list, and run again: what has "
-                "been saved is whole.",
+                f"{error.fault}; restore it and run again: what has been saved is whole, and goes "
+                "on with the same images alone.",
             ) from error
 
 

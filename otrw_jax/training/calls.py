@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float, Int, Key
 
 from otrw_jax.methods.base import Batch, Examples, Metrics
+from otrw_jax.models.unprepared import Unprepared, prepared
 from otrw_jax.training.devices import Devices
 from otrw_jax.training.seeds import stack, unstack
 from otrw_jax.training.stages import Prepare, Stage, check_batch
@@ -84,6 +85,9 @@ def compile_calls(
 
     def augmented(key: Array, meta: Examples) -> Examples:
         keys = _keys(jax.random.fold_in(key, _META), jnp.arange(meta.labels.shape[0]))
+        if isinstance(meta.inputs, Unprepared):
+            inputs = meta.inputs.replace(keys=keys)
+            return Examples(prepared(inputs) if by_epoch else inputs, meta.labels)
         return Examples(prepare(keys, meta.inputs), meta.labels)
 
     def run(state, raw, meta, key, ids, places, given=None):

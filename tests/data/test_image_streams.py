@@ -89,8 +89,8 @@ def test_a_file_that_was_damaged_since_ends_the_reading_by_its_name(content, fau
         with pytest.raises(ImageError, match="4") as told:
             next(read)
     assert str(told.value) == (
-        f"{paths[4]} is {fault}; restore it, or take it out of the list, and run again: what has "
-        "been saved is whole."
+        f"{paths[4]} is {fault}; restore it and run again: what has been saved is whole, and goes "
+        "on with the same images alone."
     )
 
 

@@ -4,7 +4,6 @@ import hashlib
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped, UInt8
@@ -18,6 +17,7 @@ from otrw_jax.data.image_streams import ImageStream
 from otrw_jax.data.photos import photo_preprocessing
 from otrw_jax.data.sources import Dataset
 from otrw_jax.methods.base import Examples, TrainingData
+from otrw_jax.models.unprepared import Unprepared
 from otrw_jax.training.devices import Devices, is_first_process
 from otrw_jax.training.streaming import StreamedData
 
@@ -76,16 +76,15 @@ class StreamedImages(ImageFileSource):
         def of(ids: Int[np.ndarray, "n"]) -> Examples:
             return on_disk(*(array[ids] for array in pooled))
 
-        meta, raw_meta = None, None
+        meta = None
         if split.meta.size:
-            raw_meta = of(split.meta)
-            raw_meta = raw_meta._replace(inputs=devices.replicate(_read(raw_meta.inputs)))
-            # Compiled, so that no second copy of the set is made on the way.
-            meta = raw_meta._replace(inputs=jax.jit(self.preprocessing.evaluate)(raw_meta.inputs))
+            meta = of(split.meta)
+            squares = devices.replicate(_read(meta.inputs))
+            meta = meta._replace(inputs=Unprepared(squares, *self.preprocessing))
         train, test = of(split.train), on_disk(dataset.test_inputs, dataset.test_labels)
         view = TrainingData(Examples(None, train.labels), meta, dataset.num_classes)
         held_out = of(split.held_out) if split.held_out.size else None
-        return Prepared(split, dataset, StreamedData(train.inputs, view, raw_meta), test, held_out)
+        return Prepared(split, dataset, StreamedData(train.inputs, view, meta), test, held_out)
 
     def inputs(self, paths: Sequence[pathlib.Path]) -> ImageStream:
         """Files that stay on the disk."""

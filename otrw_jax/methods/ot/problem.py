@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples
+from otrw_jax.models.unprepared import prepared
 from otrw_jax.ot import costs, measures
 from otrw_jax.ot.entropic import EntropicOT
 from otrw_jax.ot.measures import Measure
@@ -181,7 +182,7 @@ def atoms_before_network(config: OTProblem, meta: Examples, num_classes: int) ->
     """The meta set as it goes through the network: itself, or one mean input a class."""
     if config.measure != "prototype_input":
         return meta
-    inputs = measures.prototypes(meta.inputs, meta.labels, num_classes)
+    inputs = measures.prototypes(prepared(meta.inputs), meta.labels, num_classes)
     return Examples(inputs, jnp.arange(num_classes))
 
 

@@ -52,7 +52,8 @@ def of_recipe(recipe):
 
 
 PROGRAM = f"""
-import os, signal
+import os, signal, sys
+sys.modules["torch"] = None
 from otrw_jax.models.backbones.resnet_imagenet import BLOCKS
 from otrw_jax.training.underway import Saver
 BLOCKS[50] = {SHORT}
@@ -66,7 +67,10 @@ from experiments import train
 from experiments.cli import run_app
 run_app(train.main, "config", "workdir")
 """
-"""The script that trains; where it is told so, it kills itself when steps of an epoch are saved."""
+"""The script that trains; where it is told so, it kills itself when steps of an epoch are saved.
+
+PyTorch, which TensorBoard's writer would import where it is installed, is held back.
+"""
 
 
 def start(place, workdir, *arguments, recipe="otrw_paper", devices=0, kill_at="", **fields):

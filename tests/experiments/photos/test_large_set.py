@@ -57,11 +57,12 @@ def test_three_thousand_images(place, tmp_path, final_state, assert_same_bits, m
             raise Interrupted
 
     monkeypatch.setattr(Saver, "__call__", watched)
+    killed = tmp_path / "killed", 0, 0, tmp_path / "whole"  # The first stage is taken over.
     with pytest.raises(Interrupted):
-        train(experiment, tmp_path / "killed", 0, 0)
-    assert train(experiment, tmp_path / "killed", 0, 0) == whole
+        train(experiment, *killed)
+    assert train(experiment, *killed) == whole
     # Of the second stage's epoch 16 steps were saved, which are not done again.
-    assert steps[steps.index((1, 20)) + 1] == (1, 17)
+    assert steps[0] == (1, 1) and steps[steps.index((1, 20)) + 1] == (1, 17)
     assert_same_bits(*(final_state(experiment, tmp_path / name) for name in ("whole", "killed")))
     assert history_of(tmp_path / "killed") == history_of(tmp_path / "whole")
 

@@ -18,15 +18,21 @@ from experiments.pictures.drawing import draw
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import UNDERWAY, ConfigMismatchError
 from experiments.runs.learned_weights import export_weights
+from experiments.runs.open_run import Run
 from experiments.runs.predictions import predictions, write_classifier
 from experiments.runs.restoring import restore
-from experiments.runs.training import train
+from experiments.runs.training import train, train_together
 from otrw_jax.data.builders.image_files import read_square
 from otrw_jax.files import read_json
 from otrw_jax.training.underway import Saver
 from tests.data.builders.image_files import make_folder
 from tests.experiments.photos.shared import COUNTS, STEPS, killed, small, start
-from tests.experiments.shared import Interrupted, history_of, lines_of, with_fields
+from tests.experiments.shared import (
+    Interrupted,
+    history_of,
+    lines_of,
+    with_fields,
+)
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
@@ -68,8 +74,8 @@ def saved(workdir):
     return [int(path.name) for path in (workdir / UNDERWAY).glob("[0-9]*")]
 
 
-def interrupted(experiment, workdir, monkeypatch, at):
-    """Trains until some steps of an epoch are done."""
+def interrupted(experiment, runs, monkeypatch, at):
+    """Trains until some steps of an epoch of the first run are done."""
     save = Saver.__call__
 
     def until(self, number, underway):
@@ -80,7 +86,7 @@ def interrupted(experiment, workdir, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(Saver, "__call__", until)
         with pytest.raises(Interrupted):
-            train(experiment, workdir, 0, 0)
+            train_together(experiment, runs)
 
 
 def test_both_stages_are_trained_on_images_that_stay_on_the_disk(whole, experiment):
@@ -94,13 +100,26 @@ def test_both_stages_are_trained_on_images_that_stay_on_the_disk(whole, experime
     assert split.counts.tolist() == list(COUNTS) and len(split.meta) == len(split.held_out) == 6
     assert images.inputs.shape == (sum(COUNTS), 36, 36, 3)
     paths = dataset.train_inputs[split.train]
-    for path, label in zip(paths, np.asarray(images.labels), strict=True):
-        assert path.name.startswith(f"train_{label}_")
+    for part, files, labels in (
+        ("train", paths, images.labels),
+        ("validation", dataset.train_inputs[split.meta], prepared.data.view.meta.labels),
+        ("validation", dataset.train_inputs[split.held_out], prepared.held_out.labels),
+        ("test", dataset.test_inputs, prepared.test.labels),
+    ):
+        for path, label in zip(files, np.asarray(labels), strict=True):
+            assert path.name.startswith(f"{part}_{label}_")
+    for examples, files in (
+        (prepared.held_out, dataset.train_inputs[split.held_out]),
+        (prepared.test, dataset.test_inputs),
+    ):
+        with examples.inputs.batches(np.arange(len(files)), len(files)) as read:
+            np.testing.assert_array_equal(next(read), [read_square(path, 36) for path in files])
     squares = [read_square(path, 36) for path in paths[ids]]
     np.testing.assert_array_equal(prepared.stored(ids), squares)
     squares = [read_square(path, 36) for path in dataset.train_inputs[split.meta]]
-    np.testing.assert_array_equal(prepared.data.raw_meta.inputs, squares)
-    assert prepared.data.view.meta.inputs.shape == (6, 32, 32, 3)
+    np.testing.assert_array_equal(prepared.data.view.meta.inputs.stored, squares)
+    # On the device it lies once, as it is stored.
+    assert prepared.data.raw_meta is prepared.data.view.meta
 
 
 def test_a_killed_process_goes_on_bit_for_bit(place, experiment, tmp_path, assert_as_whole):
@@ -111,7 +130,7 @@ def test_a_killed_process_goes_on_bit_for_bit(place, experiment, tmp_path, asser
 
 
 def test_two_processes_equal_one_which_goes_on_where_they_were_killed(
-    place, whole, experiment, tmp_path
+    place, whole, experiment, tmp_path, final_state
 ):
     coordinator = f"--coordinator=localhost:{free_port()}"
     both = [
@@ -132,15 +151,15 @@ def test_two_processes_equal_one_which_goes_on_where_they_were_killed(
     assert [r["number"] for r in lines_of(tmp_path)] == [1, 2, 3, 4]
     for found, wanted in zip(lines_of(tmp_path), lines_of(whole[0]), strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-4)
-    states = [restore(folder).state.variables for folder in (tmp_path, whole[0])]
-    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+    states = [final_state(experiment, folder) for folder in (tmp_path, whole[0])]
+    for a, b in zip(*(jax.tree.leaves(state.variables) for state in states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_a_first_epoch_is_the_run_s_and_begins_anew_where_its_save_is_damaged(
     experiment, tmp_path, monkeypatch, assert_as_whole, capsys
 ):
-    interrupted(experiment, tmp_path, monkeypatch, (0, 2))
+    interrupted(experiment, [Run(tmp_path, 0, 0)], monkeypatch, (0, 2))
     other = with_fields(experiment, **{"stage1.optimizer.learning_rate": 0.02})
     with pytest.raises(ConfigMismatchError, match="holds a run of another config") as raised:
         train(other, tmp_path, 0, 0)
@@ -152,6 +171,17 @@ def test_a_first_epoch_is_the_run_s_and_begins_anew_where_its_save_is_damaged(
     said = capsys.readouterr().out
     assert f"{tmp_path}: what is done of epoch 1 is damaged (" in said
     assert "; it begins anew.\n" in said
+
+
+def test_the_first_of_two_seeds_goes_on_where_it_was(
+    experiment, tmp_path, monkeypatch, assert_as_whole
+):
+    """The second has not begun, and is trained after it, not with it."""
+    runs = [Run(tmp_path / f"seed_{seed}", seed, 0) for seed in range(2)]
+    interrupted(experiment, runs, monkeypatch, (1, 2))
+    results = train_together(experiment, runs)
+    assert_as_whole(runs[0].workdir, results[0])
+    assert [record["number"] for record in lines_of(runs[1].workdir)] == [1, 2, 3, 4]
 
 
 def test_what_a_run_is_good_for_afterwards(whole, place, tmp_path):
@@ -177,8 +207,8 @@ def test_what_a_run_is_good_for_afterwards(whole, place, tmp_path):
     assert all(row["label"] == pathlib.Path(row["id"]).parent.name for row in rows)
 
 
-def test_a_run_is_evaluated_and_drawn(whole, place, tmp_path):
-    names = restore(whole[0]).source.dataset.class_names
+def test_a_run_is_evaluated_and_drawn(whole, experiment, tmp_path):
+    names = experiment.source.dataset.class_names
     make_folder(tmp_path / "new", names[1:], 2, ("",))
     with flagsaver.flagsaver():
         evaluate.main(flags.FLAGS(["evaluate", f"--workdir={whole[0]}"]))
