@@ -144,7 +144,7 @@ class ControlCells:
             count, train = self._count(meta, at), merged.view.train
             seen = train if reads_inputs else train._replace(inputs=None)
             raw, seen = jax.tree.map(lambda x, n=count: x[:n], (merged.raw, seen))
-            found.append(DeviceData(raw, merged.view.replace(train=seen)))
+            found.append(DeviceData(raw, dataclasses.replace(merged.view, train=seen)))
         return found
 
     def _method(self, ot: str, meta_cross_entropy: float, loss, steps: int) -> Method:

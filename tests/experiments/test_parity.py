@@ -96,6 +96,25 @@ def test_the_meta_set_is_augmented_where_the_authors_do(recipe):
     assert all(stage.augment_meta == "never" for stage in stages[:-1])
 
 
+@pytest.mark.parametrize("recipe", ["metasaug_ce", "metasaug_focal", "metasaug_ldam"])
+def test_covariances_are_full_or_diagonal_as_the_config_says(recipe):
+    """A state has a matrix a class, 64² of digits, or none."""
+    config = digits.get_config(f"recipe={recipe}")
+    for covariance in ("full", "diagonal"):
+        config.options[recipe].covariance = covariance
+        model = make_model(config.model, 10, head=RECIPES[recipe].head)
+        (stage,) = make_stages(config, model, COUNTS10)
+        examples = Examples(jnp.zeros((10, 8, 8, 1)), jnp.arange(10))
+
+        def start(init=stage.method.init, model=model, examples=examples):
+            variables = model.init(jax.random.key(0), examples.inputs)
+            data = TrainingData(examples._replace(inputs=None), examples, 10)
+            return init(jax.random.key(0), variables, data)
+
+        shapes = {leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(start))}
+        assert ((10, 64, 64) in shapes) == (covariance == "full")
+
+
 @pytest.mark.parametrize("start, wanted", [(1.0, LDAM_BEFORE), (0.0, LDAM_AFTER)])
 def test_deferred_weights_are_divided_by_their_sum(start, wanted):
     head = steps_of("ldam_drw", {"kernel": KERNEL}, start=start)

@@ -110,6 +110,7 @@ FIELDS = [
     ("options.ot_correction.epsilon", 0.0, "above 0"),
     ("options.ot_correction.iterations", 0, "a whole number of 1 or more"),
     ("options.metasaug_ce.strength", -0.25, "0 or more"),
+    ("options.metasaug_focal.covariance", "diag", "one of full, diagonal"),
     ("options.l2rw.meta_batch", 0, "a whole number of 1 or more"),
     ("options.mwn.hidden", 0, "a whole number of 1 or more"),
     ("options.mwn.net_learning_rate", 0.0, "above 0"),

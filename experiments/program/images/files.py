@@ -1,5 +1,6 @@
 """Image files as a data set of runs: found, checked, and what is asked of every source of them."""
 
+import abc
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from otrw_jax.data.builders.manual import SourceError
 from otrw_jax.data.sources import data_root
 
 
-class ImageFileSource(PartedSource):
+class ImageFileSource(PartedSource, abc.ABC):
     """A data set whose examples are image files.
 
     Attributes:
@@ -27,17 +28,17 @@ class ImageFileSource(PartedSource):
     paths: dict[str, tuple[pathlib.Path, ...]]
     view: dict[str, int | str]
 
+    @abc.abstractmethod
     def inputs(self, paths: Sequence[pathlib.Path]) -> Any:
         """Files as stored inputs, as the test part has its own: on the host, or on the disk.
 
         Raises:
             ImageError: one cannot be read.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def traced(self, pixels: UInt8[Array, "b s s 3"]) -> Shaped[Array, "b ..."]:
         """From pixels, as the view gives them, to stored inputs, within a compiled function."""
-        raise NotImplementedError
 
 
 def find_images(data: ConfigDict) -> ImageFolder:
