@@ -5,7 +5,7 @@ from) are trained in one program, stacked along the axis of the seeds.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -95,19 +95,23 @@ class ControlCells:
         self._evaluated = {name: stack([parts[name] for _, parts in kept]) for name in kept[0][1]}
         self.count = len(BASES) * len(META_USES) * len(TRANSPORTS)
 
-    def run(self) -> Iterator[tuple[tuple[str, str], dict]]:
+    def run(self, done: Container[str] = ()) -> Iterator[tuple[str, dict]]:
         """Trains and evaluates all cells.
 
+        Args:
+            done: groups to leave out.
+
         Yields:
-            A use of the meta set and an OT step, and for each of their cells `base/meta/ot` the
-            test errors in percent, a list over the seeds: `last`, `best_held_out`, `best_test`; and
-            `held_out_error`.
+            A group `meta/ot`, a use of the meta set and an OT step, and for each of its cells
+            `base/meta/ot` the test errors in percent, a list over the seeds: `last`,
+            `best_held_out`, `best_test`; and `held_out_error`.
         """
         for meta in META_USES:
             for ot in TRANSPORTS:
-                found = self._run(meta, ot, ("ce", "cb", "bs"), balanced=False)
-                found |= self._run(meta, ot, ("crt",), balanced=True)
-                yield (META_USES[meta], TRANSPORTS[ot]), found
+                if f"{meta}/{ot}" not in done:
+                    found = self._run(meta, ot, ("ce", "cb", "bs"), balanced=False)
+                    found |= self._run(meta, ot, ("crt",), balanced=True)
+                    yield f"{meta}/{ot}", found
 
     def _run(self, meta: str, ot: str, bases: tuple[str, ...], balanced: bool) -> dict:
         labels = self._merged[0].raw.labels[: self._count(meta, 0)]

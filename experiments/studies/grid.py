@@ -15,3 +15,9 @@ META_USES = {"none": "not used", "merged": "in the training set", "ten": "10 × 
 
 TRANSPORTS = {"none": "no OT", "released": "released", "paper": "paper", "global": "global"}
 """The OT step: none, the authors' program's, the paper's text's, the global closed form."""
+
+
+def titled(group: str) -> str:
+    """The titles of a group of cells `meta/ot`."""
+    meta, ot = group.split("/")
+    return f"{META_USES[meta]}, {TRANSPORTS[ot]}"

@@ -133,9 +133,31 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, "TRANSPORTS", {"none": "no OT", "global": "global"})
     config.seeds = tuple(SEEDS)
     monkeypatch.setattr(controls, "run_config", lambda *_: config)
+    command = ["controls", f"--workdir={folder}", f"--records={tmp_path}"]
+    train = ControlCells._run
+
+    def stopped_at_global(self, meta, ot, *bases, **how):
+        if ot == "global":
+            raise KeyboardInterrupt
+        return train(self, meta, ot, *bases, **how)
+
+    with flagsaver.flagsaver(), monkeypatch.context() as patched:
+        flags.FLAGS(command)
+        patched.setattr(ControlCells, "_run", stopped_at_global)
+        with pytest.raises(KeyboardInterrupt):
+            controls.main([])
+        config.stage2.cb.epochs = 1
+        with pytest.raises(ValueError, match=r"cells.json holds cells of other config; choose"):
+            controls.main([])
+        config.stage2.cb.epochs = 2
+    assert not (tmp_path / "controls.jsonl").exists()
+    capsys.readouterr()
     with flagsaver.flagsaver():
-        flags.FLAGS(["controls", f"--workdir={folder}", f"--records={tmp_path}"])
+        flags.FLAGS(command)
         controls.main([])
+    said = capsys.readouterr().out
+    assert "5 of 10 cells are kept" in said and "10 cells, seeds 0, 1, in" in said
+    assert not (folder / "cells.json").exists()
     (record,) = read(tmp_path / "controls.jsonl")
     assert len(record["cells"]) == 10 and record["seeds"] == SEEDS
     text = document(tmp_path)
@@ -143,8 +165,7 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
     plain, ours = (np.array(record["cells"][f"cb/none/{ot}"]["last"]) for ot in ("none", "global"))
     difference = f"{np.mean(ours - plain):+.1f} ± {np.std(ours - plain, ddof=1):.1f}"
     assert any("class-balanced" in line and difference in line for line in text.splitlines())
-    assert "10 cells, seeds 0, 1, in" in capsys.readouterr().out
-    # From network files of the same first stages the same cells.
+    # From network files of the same first stages the same cells, here without a stop.
     for seed in SEEDS:
         export(folder / f"seed_{seed}", tmp_path / f"ce_seed{seed}.safetensors")
     config.stage1_from = str(tmp_path / "ce_seed{seed}.safetensors")
