@@ -7,7 +7,7 @@ python -m experiments.controls --config=experiments/configs/cifar_features.py:da
 
 From one first stage of cross-entropy a seed, whose backbone is frozen and whose features are kept,
 the head is trained in every combination of a base, a use of the meta set and an OT step
-(`experiments/studies/cells.py`). First stages are trained where they are missing, or taken over
+(`experiments/studies/controls/`). First stages are trained where they are missing, or taken over
 from `config.stage1_from`: a folder of runs, or network files, with `{seed}` in place of the seed.
 The results are appended to `results/controls.jsonl`, of which `experiments.report` makes the table.
 After a stop the same command goes on: with the first stages, or behind the cells that were done.
@@ -31,9 +31,9 @@ from experiments.runs.open_run import Run
 from experiments.runs.provenance import provenance
 from experiments.runs.restoring import restore_first
 from experiments.runs.training import train_together
-from experiments.studies.cells import FOLLOWED, ControlCells
-from experiments.studies.grid import titled
-from experiments.studies.kept_cells import KeptCells
+from experiments.studies.controls.cells import FOLLOWED, ControlCells
+from experiments.studies.controls.grid import titled
+from experiments.studies.controls.kept import KeptCells
 from experiments.studies.records import append
 from experiments.studies.rows import named_encoder
 from otrw_jax.files import alone_in

@@ -44,7 +44,7 @@ SLOW = (
     "experiments/runs/",
     "experiments/cli/test_compilation.py",
     "experiments/cli/test_processes.py",
-    "experiments/studies/test_cells.py",
+    "experiments/studies/controls/",
     "experiments/studies/test_within_minutes.py",
     "experiments/photos/",
     "experiments/pictures/test_classes.py",

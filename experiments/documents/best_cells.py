@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.documents.markdown import spread
 from experiments.documents.paired import verdict
-from experiments.studies.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.controls.grid import BASES, META_USES, TRANSPORTS
 
 
 def best_cells(cells: dict[str, dict]) -> str:

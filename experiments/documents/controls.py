@@ -10,7 +10,7 @@ from experiments.documents.captions import epochs_of, origins
 from experiments.documents.markdown import spread
 from experiments.documents.markdown import table as markdown_table
 from experiments.documents.repeated import repeated
-from experiments.studies.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.controls.grid import BASES, META_USES, TRANSPORTS
 
 CONTROLS = """From one first stage of cross-entropy a seed, the backbone frozen and its features
 kept, the head is trained with every combination of a base, a use of the meta set and an OT step,

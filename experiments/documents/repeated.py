@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.studies.grid import TRANSPORTS
+from experiments.studies.controls.grid import TRANSPORTS
 
 
 def repeated(records: list[dict], titles: dict[str, str]) -> str:

@@ -3,7 +3,7 @@
 import itertools
 
 from experiments.documents.best_cells import best_cells
-from experiments.studies.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.controls.grid import BASES, META_USES, TRANSPORTS
 
 
 def cells(**errors):

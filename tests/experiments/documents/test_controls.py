@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.documents.controls import controls_parts
-from experiments.studies.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.controls.grid import BASES, META_USES, TRANSPORTS
 
 ENCODER = "EfficientNet-Lite0 at 128²"
 

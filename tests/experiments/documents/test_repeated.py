@@ -1,7 +1,7 @@
 """What is told of controls that are run again."""
 
 from experiments.documents.repeated import repeated
-from experiments.studies.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.controls.grid import BASES, META_USES, TRANSPORTS
 
 TITLES = {"best_held_out": "held-out", "last": "last epoch"}
 

@@ -20,8 +20,8 @@ from experiments.recipes.optimizers import make_optimizer
 from experiments.runs.open_run import Run
 from experiments.runs.restoring import restore_first
 from experiments.runs.training import train_together
-from experiments.studies import cells
-from experiments.studies.cells import ControlCells, selected_errors
+from experiments.studies.controls import cells
+from experiments.studies.controls.cells import ControlCells, selected_errors
 from experiments.studies.records import read
 from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
 from otrw_jax.training.features import given_features

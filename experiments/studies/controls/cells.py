@@ -19,8 +19,8 @@ from experiments.program.compiled import Program
 from experiments.program.prepared import Prepared
 from experiments.recipes.optimizers import make_optimizer
 from experiments.recipes.transport import reweighting_of
-from experiments.studies.grid import BASES, META_USES, TRANSPORTS
-from experiments.studies.stacked import Start, with_numbers
+from experiments.studies.controls.grid import BASES, META_USES, TRANSPORTS
+from experiments.studies.controls.stacked import Start, with_numbers
 from otrw_jax import erm, ot_reweight
 from otrw_jax.losses import effective_number_weights, log_prior
 from otrw_jax.methods.base import Examples, Method

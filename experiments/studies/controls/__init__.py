@@ -1,0 +1,1 @@
+"""What optimal transport adds: the cells of one table, few programs for them, and what is kept."""
