@@ -2,7 +2,8 @@
 
 Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little, and what is
 compiled is kept in the environment's folder, for all workers and for the next time; processes that
-tests start inherit both. An entry that cannot be read is compiled anew.
+tests start inherit both. An entry that cannot be read is compiled anew. So is bytecode kept, whatever
+the environment says; files of tests are in memory, where Linux has room for them there.
 
 What is tested is what this project's programs compute, not how XLA emits them: its older emitters
 of fused loops compile in half the time of the newer ones. A jaxlib that does not know the option
@@ -12,6 +13,7 @@ passes over it, as over every extra one.
 import gc
 import os
 import pathlib
+import shutil
 import sys
 
 QUICK = (
@@ -25,6 +27,15 @@ if QUICK not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(sys.prefix, "compiled")))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+MEMORY = pathlib.Path("/dev/shm")
+MOST_FILES = 4 << 30
+"""Bytes; what tests have written at one time is far less."""
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MOST_FILES:
+    os.environ.setdefault("TMPDIR", str(MEMORY))
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
