@@ -2,8 +2,8 @@
 
 Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little, and what is
 compiled is kept in the environment's folder, for all workers and for the next time; processes that
-tests start inherit both. An entry that cannot be read is compiled anew. So is bytecode kept, whatever
-the environment says; files of tests are in memory, where Linux has room for them there.
+tests start inherit both. An entry that cannot be read is compiled anew. Bytecode is kept too,
+whatever the environment says. Files of tests are in memory, where Linux has room for them there.
 
 What is tested is what this project's programs compute, not how XLA emits them: its older emitters
 of fused loops compile in half the time of the newer ones. A jaxlib that does not know the option
@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 
 QUICK = (
     "--xla_backend_optimization_level=0 "
@@ -35,7 +36,7 @@ MEMORY = pathlib.Path("/dev/shm")
 MOST_FILES = 4 << 30
 """Bytes; what tests have written at one time is far less."""
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MOST_FILES:
-    os.environ.setdefault("TMPDIR", str(MEMORY))
+    tempfile.tempdir = os.environ.setdefault("TMPDIR", str(MEMORY))
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
