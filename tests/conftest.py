@@ -3,7 +3,7 @@
 Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little, and what is
 compiled is kept in the environment's folder, for all workers and for the next time; processes that
 tests start inherit both. An entry that cannot be read is compiled anew. Bytecode is kept too,
-whatever the environment says. Files of tests are in memory, where Linux has room for them there.
+whatever the environment says.
 
 What is tested is what this project's programs compute, not how XLA emits them: its older emitters
 of fused loops compile in half the time of the newer ones. A jaxlib that does not know the option
@@ -13,9 +13,7 @@ passes over it, as over every extra one.
 import gc
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 
 QUICK = (
     "--xla_backend_optimization_level=0 "
@@ -31,12 +29,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-
-MEMORY = pathlib.Path("/dev/shm")
-MOST_FILES = 4 << 30
-"""Bytes; what tests have written at one time is far less."""
-if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MOST_FILES:
-    tempfile.tempdir = os.environ.setdefault("TMPDIR", str(MEMORY))
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402

@@ -99,7 +99,7 @@ def test_going_on_compiles_no_other_programs(
 def test_a_killed_run_goes_on_bit_for_bit(
     small_config, data_dir, final_state, assert_same_bits, tmp_path
 ):
-    epochs = {"stage1": 12, "stage2": 12}
+    epochs = {"stage1": 6, "stage2": 6}
     config = small_config("otrw_paper")
     config.stage1.epochs = epochs["stage1"]
     config.stage2.otrw_paper.epochs = epochs["stage2"]
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     whole = train(experiment, tmp_path / "whole", 0, 0)
 
     rng = random.Random(3)
-    wanted, pause = rng.randrange(2, 20), rng.uniform(0, 0.2)
+    wanted, pause = rng.randrange(2, 9), rng.uniform(0, 0.2)
     workdir = tmp_path / "killed"
     process = subprocess.Popen(
         [*command, f"--workdir={workdir}"],
@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     assert process.returncode == -signal.SIGKILL, error
     assert not (workdir / "results.json").exists()
     done = len(history_of(workdir))
-    assert wanted <= done < 24
+    assert wanted <= done < 12
 
     result = subprocess.run(
         [*command, f"--workdir={workdir}"],
