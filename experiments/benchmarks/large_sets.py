@@ -1,14 +1,16 @@
 """Hours and memory of tables 3, 4 and 6 on this device, by some steps on made features."""
 
+import contextlib
 import math
 import pathlib
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
 from experiments.benchmarks import photos
@@ -29,12 +31,14 @@ from otrw_jax.methods.base import Examples
 from otrw_jax.models.backbones.resnet_imagenet import ResNetImageNet
 from otrw_jax.models.image_encoder import BATCH, DEPTHS
 from otrw_jax.training.devices import pick_devices
-from otrw_jax.training.loop import epoch_key
+from otrw_jax.training.loop import Loop, epoch_key
 
 WIDTH = 2048
 """Numbers of a feature of ResNet-50 and -152."""
 WANTED = 2
 """Epochs that are timed of a stage after its first, which compiles; the shorter counts."""
+LONG = 60.0
+"""Seconds of an epoch of made features, from which on one of its steps is timed in its place."""
 
 
 class Cost(NamedTuple):
@@ -180,7 +184,8 @@ def _table(name: str, rows: list[str], examples: int) -> str:
         [
             f"{about.title}: a stage of each row, once its features are there, without "
             "evaluations. *Memory* is that of features and state on the device; a step's own comes "
-            "on top. Rows whose first stage is cross-entropy share it.",
+            "on top. Rows whose first stage is cross-entropy share it. Where the made features are "
+            f"an epoch of more than {LONG:g} s, one step is timed.",
             table(header, lines),
         ]
     )
@@ -201,31 +206,40 @@ def costs(name: str, row: str, examples: int, width: int = WIDTH) -> list[Cost]:
     source = MadeSource(config, examples, width)
     prepared = prepare(source, pick_devices(), 0)
     counts = tuple(prepared.split.counts.tolist())
-    program = Program(own_fields(config), counts, (width,), "float16", source.preprocessing)
+    config = own_fields(config)
+    program = Program(config, counts, (width,), "float16", source.preprocessing)
+    config = ConfigDict(config)
+    config.steps_per_call = 1
+    by_step = Program(config, counts, (width,), "float16", source.preprocessing)
     variables, found = program.initial_variables(0), []
     for index in range(len(program.stages)):
         if index == 0 and len(program.stages) > 1:
             continue
-        found.append(_cost(program, index, prepared, variables, about.dataset))
+        once = by_step.loops(0)[index]
+        found.append(_cost(program, once, index, prepared, variables, about.dataset))
     return found
 
 
-def _cost(program: Program, index: int, prepared: Prepared, variables, dataset: str) -> Cost:
+def _cost(
+    program: Program, once: Loop, index: int, prepared: Prepared, variables, dataset: str
+) -> Cost:
     loop, key = program.loops(0)[index], program.stage_key(0, index)
     stage, published = loop.stage, LONG_TAILED[dataset]
     data = program.seen(stage, 0, prepared, variables).data
+    made, whole = len(prepared.split.train), published.images["train"]
+    steps = made // stage.batch_size
+    of_step = _seconds_of_second_step(once, key, variables, data)
     state, spent, refreshed = loop.start(key, variables, data), [], []
     for epoch in range(1 + WANTED):
         begun = time.perf_counter()
         if epoch:
             state = jax.block_until_ready(loop.refresh(state, data, epoch_key(key, epoch)))
         between = time.perf_counter()
-        state, _ = loop.epoch(state, data, epoch_key(key, epoch), None)
-        jax.block_until_ready(state)
-        spent.append(time.perf_counter() - between)
         refreshed.append(between - begun)
-    made, whole = len(prepared.split.train), published.images["train"]
-    steps = made // stage.batch_size
+        if of_step * steps < LONG:
+            state, _ = loop.epoch(state, data, epoch_key(key, epoch), None)
+            jax.block_until_ready(state)
+            spent.append((time.perf_counter() - between) / steps)
     inputs = 4 * whole * data.raw.inputs.shape[1] if stage.method.reads_inputs else 0
     others = sum(_bytes(part) for part in (prepared.test, prepared.held_out, data.view.meta))
     of_data = _bytes(data.raw) * whole // made + inputs + others
@@ -233,11 +247,25 @@ def _cost(program: Program, index: int, prepared: Prepared, variables, dataset: 
         stage.name,
         stage.epochs,
         whole // stage.batch_size,
-        min(spent[1:]) / steps,
+        min(spent[1:], default=of_step),
         # The first of the timed ones compiles.
         refreshed[-1] * whole / made,
         of_data + _bytes(state) + 4 * (whole - made),
     )
+
+
+def _seconds_of_second_step(loop: Loop, key: Array, variables, data: Any) -> float:
+    """Seconds of the step after that which compiles; 0 where an epoch has no more than two."""
+    ended: list[float] = []
+
+    def tick(_: float) -> None:
+        ended.append(time.perf_counter())
+        if len(ended) == 2:
+            raise StopIteration
+
+    with contextlib.suppress(StopIteration):
+        loop.epoch(loop.start(key, variables, data), data, epoch_key(key, 0), tick)
+    return ended[1] - ended[0] if len(ended) == 2 else 0.0
 
 
 def _bytes(tree: Examples | None) -> int:

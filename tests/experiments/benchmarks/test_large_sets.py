@@ -38,6 +38,19 @@ def test_what_was_made_stands_for_the_whole_list(monkeypatch):
     assert cost.refresh == pytest.approx(62_500 / 730)
 
 
+def test_of_a_long_epoch_a_step_is_timed(monkeypatch):
+    """The step after that which compiles, between whose ends the clock ticks once."""
+    (whole,) = costs("table3", "otrw_global", 1095, width=8)
+    ticking = types.SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr(large_sets, "time", ticking)
+    monkeypatch.setattr(large_sets, "LONG", 2.5)  # The made epoch of 730 // 256 steps is shorter.
+    (short,) = costs("table3", "crt", 730, width=8)
+    (long,) = costs("table3", "crt", 1095, width=8)  # Of four steps, a second each.
+    assert (short.seconds, long.seconds) == (1 / 2, 1)
+    (cost,) = costs("table3", "otrw_global", 1095, width=8)
+    assert cost.seconds == 1 and cost.memory == whole.memory
+
+
 def test_a_method_that_reads_its_inputs_has_them_in_four_bytes_too():
     (head,), (whole,) = (costs("table3", row, 730, width=8) for row in ("ce", "otrw_global"))
     assert whole.memory - head.memory >= 4 * 8 * 62_500
