@@ -69,6 +69,7 @@ def _train_cells(given: ConfigDict, experiment: Experiment, seeds: list[int], fi
         "seeds": seeds,
         "subsets": [prepared.split.fingerprint for prepared, _ in firsts],
         "first stages": [of_arrays(variables) for _, variables in firsts],
+        **provenance(),
     }
     kept = KeptCells(pathlib.Path(WORKDIR.value) / "cells.json", identity)
     if kept.cells:

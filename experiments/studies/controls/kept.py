@@ -22,7 +22,8 @@ class KeptCells:
         self._groups: dict[str, dict] = {}
         if path.exists():
             kept = read_json(path)
-            other = [name for name, value in identity.items() if kept["of"].get(name) != value]
+            of = kept.get("of", {})
+            other = [name for name, value in identity.items() if of.get(name) != value]
             if other:
                 raise ValueError(
                     f"{path} holds cells of other {' and '.join(other)}; choose another --workdir, "
