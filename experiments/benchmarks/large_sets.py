@@ -228,7 +228,7 @@ def _cost(
     data = program.seen(stage, 0, prepared, variables).data
     made, whole = len(prepared.split.train), published.images["train"]
     steps = made // stage.batch_size
-    of_step = _seconds_of_second_step(once, key, variables, data)
+    of_step = _seconds_of_a_step(once, key, variables, data)
     state, spent, refreshed = loop.start(key, variables, data), [], []
     for epoch in range(1 + WANTED):
         begun = time.perf_counter()
@@ -254,18 +254,18 @@ def _cost(
     )
 
 
-def _seconds_of_second_step(loop: Loop, key: Array, variables, data: Any) -> float:
-    """Seconds of the step after that which compiles; 0 where an epoch has no more than two."""
+def _seconds_of_a_step(loop: Loop, key: Array, variables, data: Any) -> float:
+    """Seconds of the third step, as the first two compile; 0 where there is no fourth."""
     ended: list[float] = []
 
     def tick(_: float) -> None:
         ended.append(time.perf_counter())
-        if len(ended) == 2:
+        if len(ended) == 3:
             raise StopIteration
 
     with contextlib.suppress(StopIteration):
         loop.epoch(loop.start(key, variables, data), data, epoch_key(key, 0), tick)
-    return ended[1] - ended[0] if len(ended) == 2 else 0.0
+    return ended[2] - ended[1] if len(ended) == 3 else 0.0
 
 
 def _bytes(tree: Examples | None) -> int:

@@ -39,13 +39,13 @@ def test_what_was_made_stands_for_the_whole_list(monkeypatch):
 
 
 def test_of_a_long_epoch_a_step_is_timed(monkeypatch):
-    """The step after that which compiles, between whose ends the clock ticks once."""
+    """The third of four, between whose ends the clock ticks once."""
     (whole,) = costs("table3", "otrw_global", 1095, width=8)
     ticking = types.SimpleNamespace(perf_counter=itertools.count().__next__)
     monkeypatch.setattr(large_sets, "time", ticking)
     monkeypatch.setattr(large_sets, "LONG", 2.5)  # The made epoch of 730 // 256 steps is shorter.
     (short,) = costs("table3", "crt", 730, width=8)
-    (long,) = costs("table3", "crt", 1095, width=8)  # Of four steps, a second each.
+    (long,) = costs("table3", "crt", 1095, width=8)  # Of four steps.
     assert (short.seconds, long.seconds) == (1 / 2, 1)
     (cost,) = costs("table3", "otrw_global", 1095, width=8)
     assert cost.seconds == 1 and cost.memory == whole.memory
