@@ -38,7 +38,10 @@ WIDTH = 2048
 WANTED = 2
 """Epochs that are timed of a stage after its first, which compiles; the shorter counts."""
 LONG = 60.0
-"""Seconds of an epoch of made features, from which on one of its steps is timed in its place."""
+"""Seconds of an epoch of made features, from which on some of its steps are timed in its place."""
+CALLS = (1, 5)
+"""Steps of the two calls of the device whose difference is the time of a step, then: what a call
+has to do once, whatever its steps, is small beside those of a whole epoch."""
 
 
 class Cost(NamedTuple):
@@ -185,7 +188,7 @@ def _table(name: str, rows: list[str], examples: int) -> str:
             f"{about.title}: a stage of each row, once its features are there, without "
             "evaluations. *Memory* is that of features and state on the device; a step's own comes "
             "on top. Rows whose first stage is cross-entropy share it. Where the made features are "
-            f"an epoch of more than {LONG:g} s, one step is timed.",
+            f"an epoch of more than {LONG:g} s, {CALLS[1] - CALLS[0]} steps are timed.",
             table(header, lines),
         ]
     )
@@ -207,28 +210,32 @@ def costs(name: str, row: str, examples: int, width: int = WIDTH) -> list[Cost]:
     prepared = prepare(source, pick_devices(), 0)
     counts = tuple(prepared.split.counts.tolist())
     config = own_fields(config)
-    program = Program(config, counts, (width,), "float16", source.preprocessing)
-    config = ConfigDict(config)
-    config.steps_per_call = 1
-    by_step = Program(config, counts, (width,), "float16", source.preprocessing)
+
+    def program_of(steps_per_call: int) -> Program:
+        given = ConfigDict(config)
+        given.steps_per_call = steps_per_call
+        return Program(given, counts, (width,), "float16", source.preprocessing)
+
+    program, short = program_of(config.steps_per_call), [program_of(steps) for steps in CALLS]
     variables, found = program.initial_variables(0), []
     for index in range(len(program.stages)):
         if index == 0 and len(program.stages) > 1:
             continue
-        once = by_step.loops(0)[index]
-        found.append(_cost(program, once, index, prepared, variables, about.dataset))
+        calls = [one.loops(0)[index] for one in short]
+        found.append(_cost(program, calls, index, prepared, variables, about.dataset))
     return found
 
 
 def _cost(
-    program: Program, once: Loop, index: int, prepared: Prepared, variables, dataset: str
+    program: Program, calls: list[Loop], index: int, prepared: Prepared, variables, dataset: str
 ) -> Cost:
     loop, key = program.loops(0)[index], program.stage_key(0, index)
     stage, published = loop.stage, LONG_TAILED[dataset]
     data = program.seen(stage, 0, prepared, variables).data
     made, whole = len(prepared.split.train), published.images["train"]
     steps = made // stage.batch_size
-    of_step = _seconds_of_a_step(once, key, variables, data)
+    few, more = (_seconds_of_a_call(loop, key, variables, data) for loop in calls)
+    of_step = (more - few) / (CALLS[1] - CALLS[0])
     state, spent, refreshed = loop.start(key, variables, data), [], []
     for epoch in range(1 + WANTED):
         begun = time.perf_counter()
@@ -254,8 +261,8 @@ def _cost(
     )
 
 
-def _seconds_of_a_step(loop: Loop, key: Array, variables, data: Any) -> float:
-    """Seconds of the third step, as the first two compile; 0 where there is no fourth."""
+def _seconds_of_a_call(loop: Loop, key: Array, variables, data: Any) -> float:
+    """Seconds of an epoch's third call, as the first two compile; 0 where it has no fourth."""
     ended: list[float] = []
 
     def tick(_: float) -> None:

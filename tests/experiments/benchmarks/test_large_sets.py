@@ -4,6 +4,7 @@ import itertools
 import sys
 import types
 
+import jax
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -38,17 +39,36 @@ def test_what_was_made_stands_for_the_whole_list(monkeypatch):
     assert cost.refresh == pytest.approx(62_500 / 730)
 
 
-def test_of_a_long_epoch_a_step_is_timed(monkeypatch):
-    """The third of four, between whose ends the clock ticks once."""
-    (whole,) = costs("table3", "otrw_global", 1095, width=8)
-    ticking = types.SimpleNamespace(perf_counter=itertools.count().__next__)
+def test_of_a_long_epoch_some_steps_are_timed(monkeypatch):
+    """What a call has to do once is not counted: calls of one step take 4 s, of two 7."""
+    (whole,) = costs("table3", "otrw_global", 1825, width=8)
+    monkeypatch.setattr(large_sets, "CALLS", (1, 2))
+    monkeypatch.setattr(large_sets, "LONG", 10)
+    seconds = {1: 4.0, 2: 7.0}
+
+    def timed(loop, key, variables, data):
+        parts, tick = [], (lambda part: parts.append(part))
+        loop.epoch(loop.start(key, variables, data), data, key, tick)
+        return seconds[round(7 / (len(parts) + 1))]  # Of the made epoch's 1825 // 256 steps.
+
+    monkeypatch.setattr(large_sets, "_seconds_of_a_call", timed)
+    (cost,) = costs("table3", "otrw_global", 1825, width=8)
+    assert cost.seconds == 3 and cost.memory == whole.memory
+    monkeypatch.setattr(large_sets, "LONG", 22)  # The made epoch of 21 s is timed whole.
+    (cost,) = costs("table3", "otrw_global", 1825, width=8)
+    assert 0 < cost.seconds < 3
+
+
+@pytest.mark.parametrize(("ticks", "seconds"), [(2, 0.0), (3, 1.0), (9, 1.0)])
+def test_a_call_is_timed_that_compiles_nothing(monkeypatch, ticks, seconds):
+    """The third, between whose ends the clock ticks once; none where there is no fourth."""
+    ticking = types.SimpleNamespace(perf_counter=itertools.count(0.0).__next__)
     monkeypatch.setattr(large_sets, "time", ticking)
-    monkeypatch.setattr(large_sets, "LONG", 2.5)  # The made epoch of 730 // 256 steps is shorter.
-    (short,) = costs("table3", "crt", 730, width=8)
-    (long,) = costs("table3", "crt", 1095, width=8)  # Of four steps.
-    assert (short.seconds, long.seconds) == (1 / 2, 1)
-    (cost,) = costs("table3", "otrw_global", 1095, width=8)
-    assert cost.seconds == 1 and cost.memory == whole.memory
+    loop = types.SimpleNamespace(
+        start=lambda *_: None,
+        epoch=lambda state, data, key, tick: [tick(0.0) for _ in range(ticks)],
+    )
+    assert large_sets._seconds_of_a_call(loop, jax.random.key(0), None, None) == seconds
 
 
 def test_a_method_that_reads_its_inputs_has_them_in_four_bytes_too():
