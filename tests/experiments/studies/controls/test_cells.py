@@ -24,9 +24,11 @@ from experiments.studies.controls import cells
 from experiments.studies.controls.cells import ControlCells, selected_errors
 from experiments.studies.records import read
 from otrw_jax import PRESETS, effective_number_weights, erm, ot_reweight
+from otrw_jax.files import read_json
 from otrw_jax.training.features import given_features
 from otrw_jax.training.loop import make_loop, run_stage
 from otrw_jax.training.stages import Stage
+from tests.experiments.studies.controls.test_kept import IDENTITY
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 
@@ -146,6 +148,8 @@ def test_the_script_and_its_document(made, tmp_path, monkeypatch, capsys):
         patched.setattr(ControlCells, "_run", stopped_at_global)
         with pytest.raises(KeyboardInterrupt):
             controls.main([])
+        bound_to = read_json(folder / "cells.json")["of"]
+        assert [*bound_to] == [*IDENTITY] and len(set(bound_to["first stages"])) == 2
         config.stage2.cb.epochs = 1
         with pytest.raises(ValueError, match=r"cells.json holds cells of other config; choose"):
             controls.main([])
