@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 
+from experiments.benchmarks import demand
 from experiments.benchmarks.photos import HEIGHT, WIDTH, write_photo
 from experiments.benchmarks.timing import Effort, median_ratio
 from experiments.documents.markdown import number, table
@@ -19,19 +20,21 @@ GOAL = 1.0
 
 
 def run(effort: Effort) -> list[dict]:
-    """A record of the squares that are read on the host, and one of what a network is given."""
+    """A record of the squares read on the host, of what a network is given, of what it takes."""
     count = BATCH * (8 if effort.largest else 4)
     with tempfile.TemporaryDirectory() as folder:
         paths = _written(pathlib.Path(folder), count)
         order = np.random.default_rng(0).permutation(count)
-        return [
+        read = [
             _record(name, count, ours, theirs, effort)
             for name, ours, theirs in _pairs(paths, order)
         ]
+    return [*read, demand.run(effort)]
 
 
 def markdown(records: list[dict]) -> str:
-    """The section's title, text and table."""
+    """The section's title, texts and tables."""
+    *read, device = records
     rows = [
         [
             r["name"],
@@ -41,7 +44,7 @@ def markdown(records: list[dict]) -> str:
             number(1000 / r["ours"]),
             f"≥ {GOAL:.0f}, {'met' if r['ratio'] >= GOAL else 'missed'}",
         ]
-        for r in records
+        for r in read
     ]
     return "\n\n".join(
         [
@@ -63,6 +66,7 @@ def markdown(records: list[dict]) -> str:
                 ],
                 rows,
             ),
+            demand.markdown(device, read[0]["ours"]),
         ]
     )
 
