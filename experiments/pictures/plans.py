@@ -20,7 +20,7 @@ from otrw_jax import (
 )
 from otrw_jax.methods.base import present
 from otrw_jax.methods.ot.problem import atoms_before_network, cost_of, measure_of
-from otrw_jax.methods.reading import features_in_chunks
+from otrw_jax.methods.reading import in_chunks
 from otrw_jax.ot import weights as example_weights
 from otrw_jax.ot.entropic import transport
 
@@ -94,7 +94,7 @@ def transport_toy(restored: Restored) -> tuple[dict, np.ndarray]:
     inputs = restored.program.preprocessing.evaluate(prepared.stored(ids))
     train, train_labels = features(inputs), labels[ids]
     meta = present(view.meta)
-    z = features_in_chunks(features, meta.inputs)
+    z = in_chunks(features, meta.inputs)
     atoms = prototypes(z, meta.labels, view.num_classes)[:size]
     classes = np.arange(size)
     costs = {

@@ -67,9 +67,9 @@ def prototypes(
     require_every_class(labels, num_classes)
     result = float_dtype(features)
     features = jnp.asarray(features, working(features))
-    member = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
-    total = jnp.einsum("mk,m...->k...", member, features, precision="highest")
-    count = jnp.maximum(member.sum(0), 1.0)
+    labels = _of_no_class_last(labels, num_classes)
+    total = jax.ops.segment_sum(features, labels, num_classes)
+    count = jnp.maximum(jnp.bincount(labels, length=num_classes), 1).astype(features.dtype)
     means = total / count.reshape((num_classes,) + (1,) * (features.ndim - 1))
     return means.astype(result)
 
@@ -131,12 +131,11 @@ def balanced_sample(
         raise ValueError(f"balanced_sample: per_class is {per_class}; it must be at least 1.")
     require_shapes("balanced_sample", labels=(labels, "n"))
     require_every_class(labels, num_classes)
-    labels = jnp.asarray(labels)
-    labels = jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
+    labels = _of_no_class_last(labels, num_classes)
     # Examples in random order within each class; position p of class c is taken modulo its size.
     order = jax.random.permutation(key, labels.shape[0])
     order = order[jnp.argsort(labels[order], stable=True)]
-    sizes = jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=0)
+    sizes = jnp.bincount(labels, length=num_classes)
     starts = jnp.cumsum(sizes) - sizes
     position = jnp.arange(per_class)[None, :] % jnp.maximum(sizes, 1)[:, None]
     drawn = order[starts[:, None] + position]
@@ -160,6 +159,12 @@ def require_every_class(labels: Integer[AnyArray, "m"], num_classes: int, of: st
             f"{absent} of {num_classes} classes have no {of} example: {names}. Give every "
             "class at least one, or leave the class out of the problem."
         )
+
+
+def _of_no_class_last(labels, num_classes):
+    """Labels, with `num_classes` in place of those of no class, which sums by class leave out."""
+    labels = jnp.asarray(labels)
+    return jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
 
 
 def _uniform(features, labels):

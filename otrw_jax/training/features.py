@@ -12,7 +12,7 @@ from jaxtyping import Float, Key, PyTree
 
 from otrw_jax.checks import check_number
 from otrw_jax.methods.base import Examples, Method, matching_paths
-from otrw_jax.methods.reading import features_in_chunks
+from otrw_jax.methods.reading import in_chunks
 from otrw_jax.models.model import Model
 from otrw_jax.training.stages import DeviceData, Prepare, Stage
 from otrw_jax.training.streaming import Inputs, placed_batches
@@ -75,7 +75,7 @@ def make_reader(
             ids = np.arange(len(examples.inputs))
             batches = placed_batches(examples.inputs, ids, size, jax.device_put)
             return Examples(jnp.concatenate(list(map(of_batch, batches))), examples.labels)
-        return Examples(features_in_chunks(of_batch, examples.inputs, size), examples.labels)
+        return Examples(in_chunks(of_batch, examples.inputs, size), examples.labels)
 
     return read
 

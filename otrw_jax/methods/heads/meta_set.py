@@ -13,7 +13,7 @@ from otrw_jax.losses import cross_entropy
 from otrw_jax.methods.base import Examples, Method, TrainingData
 from otrw_jax.methods.heads.closed_form import nearest_class_mean, with_head
 from otrw_jax.methods.meta.meta_loss import require_meta_set
-from otrw_jax.methods.reading import evaluated_features
+from otrw_jax.methods.reading import ROWS, evaluated_features
 from otrw_jax.models.model import Model
 from otrw_jax.ot.measures import require_every_class
 
@@ -115,11 +115,21 @@ def fit_logistic(
     mean = jnp.mean(z, axis=0)
     z = z - mean[None, :]
     solver = optax.lbfgs()
+    # Of many examples the logits of so many at once, which the gradient forms again.
+    whole = count - count % ROWS if count > ROWS else 0
+    parts = jax.tree.map(
+        lambda x: x[:whole].reshape(whole // ROWS, ROWS, *x.shape[1:]), (z, labels)
+    )
+
+    def total_loss(head, z, labels):
+        return jnp.sum(cross_entropy(z @ head["kernel"] + head["bias"][None, :], labels))
 
     def objective(head):
-        logits = z @ head["kernel"] + head["bias"][None, :]
-        penalty = 0.5 * l2 * jnp.sum(head["kernel"] ** 2)
-        return (jnp.sum(cross_entropy(logits, labels)) + penalty) / count
+        loss = total_loss(head, z[whole:], labels[whole:])
+        if whole:
+            of_rows = jax.checkpoint(partial(total_loss, head))
+            loss += jnp.sum(jax.lax.map(lambda rows: of_rows(*rows), parts))
+        return (loss + 0.5 * l2 * jnp.sum(head["kernel"] ** 2)) / count
 
     value_and_grad = optax.value_and_grad_from_state(objective)
 

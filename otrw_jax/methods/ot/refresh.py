@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from otrw_jax.methods.base import Examples, TrainingData, present
 from otrw_jax.methods.ot.problem import OTProblem, atoms_before_network
-from otrw_jax.methods.reading import features_in_chunks
+from otrw_jax.methods.reading import in_chunks
 from otrw_jax.models.model import Model
 from otrw_jax.ot import measures
 
@@ -106,7 +106,7 @@ def refreshed_meta(
         state = state.replace(variables={**state.variables, "state": after})
     else:
         of_inputs = partial(features.evaluation, state.variables)
-        z = features_in_chunks(of_inputs, meta.inputs, compiled=mapped)
+        z = in_chunks(of_inputs, meta.inputs, compiled=mapped)
     return state.replace(
         meta_features=z,
         meta_labels=jnp.array(meta.labels, jnp.int32),  # A copy, so that it can be donated.

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from otrw_jax.methods.base import Examples, TrainingData, devices_on, everywhere
 from otrw_jax.methods.ot.problem import OTReweighting, cost_of, measure_of
 from otrw_jax.methods.ot.refresh import Features
-from otrw_jax.methods.reading import features_in_chunks
+from otrw_jax.methods.reading import in_chunks
 from otrw_jax.ot.closed_form import optimal_weights_by_rows
 
 
@@ -54,7 +54,7 @@ def make_global_weights(
         z = None
         if config.uses_features:
             of_inputs = partial(features.evaluation, state.variables)
-            z = features_in_chunks(of_inputs, train.inputs, compiled=axis_name is not None)
+            z = in_chunks(of_inputs, train.inputs, compiled=axis_name is not None)
         own = compiled(state, z, train.labels, mask, axis_name)
         values = everywhere(own, axis_name)[: data.train.labels.shape[0]]
         return values * values.shape[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from otrw_jax.methods.heads import meta_set
 from otrw_jax.methods.heads.meta_set import fit_logistic, meta_centroids, meta_logistic
 from tests.methods import problem
 from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_equal, jit
@@ -53,6 +54,18 @@ def test_the_logistic_head_is_that_of_scikit_learn():
     logits = METHODS["logistic"].logits(head, jnp.asarray(z, jnp.float32))
     p = jax.nn.softmax(logits)
     np.testing.assert_allclose(p, other.predict_proba(z), atol=1e-3)
+
+
+def test_logits_of_a_few_examples_at_once_give_the_same_head(monkeypatch):
+    rng = np.random.default_rng(3)
+    z, labels = rng.normal(size=(20, 4)), rng.permutation(np.repeat(np.arange(4), 5))
+    fitted = fit_logistic.__wrapped__
+    at_once = jax.jit(lambda z: fitted(z, jnp.asarray(labels), 4, 0.3))(jnp.float32(z))
+    for rows in (6, 10):  # With a rest and without.
+        monkeypatch.setattr(meta_set, "ROWS", rows)
+        found = jax.jit(lambda z: fitted(z, jnp.asarray(labels), 4, 0.3))(jnp.float32(z))
+        for name, wanted in at_once.items():
+            np.testing.assert_allclose(found[name], wanted, atol=2e-5)
 
 
 def test_two_classes_and_more_features_than_examples():
