@@ -6,8 +6,10 @@ python -m experiments.evaluate --workdir=runs/mine --on=FOLDER
 
 import hashlib
 import pathlib
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from experiments.cli import CHECKPOINT, DATA_DIR, WORKDIR, define_path, run_app
 from experiments.program.scores import statistics, summary
@@ -19,6 +21,9 @@ from otrw_jax.metrics import per_class_accuracy
 
 WEIGHTS = define_path("weights", None, "CSV or Parquet file for the learned weights.")
 ON = define_path("on", None, "Images, or features, in place of the test part, by class names.")
+
+MOST = 1000
+"""Classes of which evaluation.json has the whole confusion matrix."""
 
 
 def main(argv: list[str]) -> None:
@@ -38,7 +43,7 @@ def main(argv: list[str]) -> None:
     program, prepared = restored.program, restored.prepared
     found = statistics(program, restored.stage, restored.state.variables, prepared)
     confusion = np.asarray(found["test"].confusion)
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "checkpoint": restored.number,
         "stage": restored.stage.name,
         **({"on": str(place)} if ON.value else {}),
@@ -48,7 +53,7 @@ def main(argv: list[str]) -> None:
             None if np.isnan(x) else 100 * float(x)
             for x in np.asarray(per_class_accuracy(confusion))
         ],
-        "confusion": confusion.tolist(),
+        **listed(confusion),
     }
     report, picture = workdir / f"evaluation{name}.json", workdir / f"confusion{name}.png"
     write_json(report, evaluation)
@@ -60,6 +65,15 @@ def main(argv: list[str]) -> None:
     for metric, value in evaluation["test"].items():
         print(f"  {metric:18} {value:6.2f} %")
     print(f"written: {report}, {picture}")
+
+
+def listed(confusion: Int[np.ndarray, "k k"]) -> dict[str, list[list[int]]]:
+    """The matrix; of more than `MOST` classes `[true, predicted, count]` of what is not zero."""
+    if len(confusion) <= MOST:
+        return {"confusion": confusion.tolist()}
+    true, predicted = np.nonzero(confusion)
+    counts = np.stack([true, predicted, confusion[true, predicted]], axis=1)
+    return {"confusion_counts": counts.tolist()}
 
 
 def name_of(place: pathlib.Path, workdir: pathlib.Path) -> str:

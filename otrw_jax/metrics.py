@@ -26,6 +26,7 @@ def confusion_matrix(
     labels: Integer[AnyArray, "n"],
     num_classes: int,
     mask: Bool[AnyArray, "n"] | None = None,
+    initial: Int[Array, "k k"] | None = None,
 ) -> Int[Array, "k k"]:
     """Number of examples of each true class (row) given to each predicted class (column).
 
@@ -35,10 +36,11 @@ def confusion_matrix(
             or predictions are traced, any other, such as -1 of padding, does not count.
         num_classes: K.
         mask: True for the examples that count; absent, all do.
+        initial: counts that these are added to, such as those of the batches before.
 
     Raises:
-        ValueError: the arguments are not vectors of one length, or one that is not traced holds
-            something other than classes.
+        ValueError: the arguments are not vectors of one length, one that is not traced holds
+            something other than classes, or `initial` is not of these classes.
     """
     check_number("confusion_matrix", "num_classes", num_classes, least=1, whole=True)
     check_shape("confusion_matrix", "predictions", predictions, (None,))
@@ -46,8 +48,10 @@ def confusion_matrix(
     predictions, known = _counted(
         "confusion_matrix: predictions", predictions, len(predictions), num_classes, mask
     )
-    zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
-    return zeros.at[labels, predictions].add((counted & known).astype(jnp.int32))
+    if initial is None:
+        initial = jnp.zeros((num_classes, num_classes), jnp.int32)
+    check_shape("confusion_matrix", "initial", initial, (num_classes, num_classes))
+    return initial.at[labels, predictions].add((counted & known).astype(initial.dtype))
 
 
 def top1_error(confusion: Int[AnyArray, "k k"]) -> Float[Array, ""]:

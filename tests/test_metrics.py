@@ -85,6 +85,8 @@ def test_batches_add_up_and_masked_examples_do_not_count():
         parts.append(metrics.confusion_matrix(x.argmax(axis=1), y, K, m))
         part_bins.append(metrics.calibration_bins(x, y, mask=m))
     np.testing.assert_array_equal(parts[0] + parts[1], whole)
+    onto = metrics.confusion_matrix(x.argmax(axis=1), y, K, m, initial=parts[0])
+    np.testing.assert_array_equal(onto, whole)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
         part_bins[0] + part_bins[1],

@@ -26,6 +26,9 @@ LINES = [
     {"color": "#000000", "marker": "v", "linestyle": "-"},
 ]
 
+ROWS = 1000
+"""Rows of a confusion matrix, of which a picture shows no more."""
+
 
 def confusion_pictures(
     path: str | Path,
@@ -34,8 +37,9 @@ def confusion_pictures(
 ) -> None:
     """Confusion matrices side by side, each row in percent of its class's examples.
 
-    Up to ten classes the percentages stand in the cells. A class without examples is hatched.
-    Figure 2 of the paper.
+    Up to ten classes the percentages stand in the cells. A class without examples is hatched. Of
+    more classes than `ROWS`, neighbours are taken together, as many as it needs. Figure 2 of the
+    paper.
 
     Args:
         path: the PNG file to write.
@@ -46,10 +50,14 @@ def confusion_pictures(
         ValueError: there is no matrix, or one is not `[k k]`.
     """
     k = len(class_names)
-    matrices = {title: np.asarray(counts, float) for title, counts in confusions.items()}
+    matrices = {title: np.asarray(counts) for title, counts in confusions.items()}
     check(len(matrices) > 0, "confusions is empty: give at least one matrix")
     for title, counts in matrices.items():
         check_shape(f"confusion matrix of {title!r}", counts, (k, k))
+    together = -(-k // ROWS)
+    matrices = {title: in_blocks(counts, together) for title, counts in matrices.items()}
+    class_names = class_names[::together]
+    of_blocks = f", {together} together" if together > 1 else ""
     side = 4.2 if k <= 10 else 4.8
     figure = Figure((side * len(matrices) + 1.6, side + 1.0), layout="compressed")
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
@@ -62,14 +70,22 @@ def confusion_pictures(
         if k <= 10:
             _write_cells(axes, percent)
         axes.set_title(title)
-        axes.set_xlabel("predicted class")
+        axes.set_xlabel("predicted class" + of_blocks)
         _name_classes(axes, class_names, "xy")
         _bare(axes)
-    panels[0].set_ylabel("true class")
+    panels[0].set_ylabel("true class" + of_blocks)
     bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02)
     bar.set_label("share of the true class's examples (%)")
     bar.outline.set_visible(False)
     save(figure, path)
+
+
+def in_blocks(counts: Real[np.ndarray, "k k"], size: int) -> Real[np.ndarray, "r r"]:
+    """Sums over `size` neighbouring rows and columns each, fewer at the ends."""
+    for axis in (0, 1):
+        starts = np.arange(0, counts.shape[axis], size)
+        counts = np.add.reduceat(counts, starts, axis=axis) if size > 1 else counts
+    return counts
 
 
 def class_weights_picture(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, PyTree
 
 from otrw_jax import metrics
 from otrw_jax.checks import check_examples, check_labels, check_shape
-from otrw_jax.methods.base import Examples, global_sum
+from otrw_jax.methods.base import Examples, everywhere, global_sum
 from otrw_jax.models.model import Model, predict
 from otrw_jax.training.devices import Devices, pick_devices
 from otrw_jax.training.seeds import stack, unstack
@@ -64,22 +64,24 @@ def make_evaluator(
     if correct is not None:
         return _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct)
 
-    def of_batch(variables, inputs, labels, mask):
+    def add(confusion, variables, inputs, labels, mask):
+        """The matrix, of which many classes are many entries, in the buffer that it is given in."""
         logits = predict(model, variables, prepare(inputs))
         check_shape("evaluation", "logits", logits, (None, num_classes))
-        predictions = jnp.argmax(logits, axis=-1)
-        statistics = Statistics(
-            metrics.confusion_matrix(predictions, labels, num_classes, mask),
-            metrics.calibration_bins(logits, labels, mask=mask),
+        bins = metrics.calibration_bins(logits, labels, mask=mask)
+        seen = everywhere((jnp.argmax(logits, axis=-1), labels, mask), devices.axis_name)
+        predictions, labels, mask = seen
+        return (
+            metrics.confusion_matrix(predictions, labels, num_classes, mask, initial=confusion),
+            global_sum(bins, devices.axis_name),
         )
-        return global_sum(statistics, devices.axis_name)
 
     shared: Callable
     if together:
-        own = jax.jit(jax.vmap(of_batch, in_axes=(0, 0, 0, None)))
-        shared = jax.jit(jax.vmap(of_batch, in_axes=(0, None, None, None)))
+        own = jax.jit(jax.vmap(add, in_axes=(0, 0, 0, 0, None)), donate_argnums=0)
+        shared = jax.jit(jax.vmap(add, in_axes=(0, 0, None, None, None)), donate_argnums=0)
     else:
-        shared = devices.compile(of_batch, spread=(1, 2, 3), arguments=4)
+        shared = devices.compile(add, spread=(2, 3, 4), arguments=5, donate_argnums=(0,))
 
     def evaluate(variables, examples):
         stacked = examples.labels.ndim == 2
@@ -87,7 +89,9 @@ def make_evaluator(
         count = examples.labels.shape[-1]
         size = -(-min(batch_size, count) // devices.total) * devices.total
         places = np.arange(-(-count // size) * size).reshape(-1, size)
-        total = None
+        seeds = jax.tree.leaves(variables)[0].shape[:1] if together else ()
+        confusion = jnp.zeros((*seeds, num_classes, num_classes), jnp.int32)
+        confusion, bins = devices.replicate(confusion), None
         for at, inputs in zip(
             places, _shared(examples, np.minimum(places, count - 1), devices), strict=True
         ):
@@ -95,9 +99,10 @@ def make_evaluator(
             taken = (slice(None), rows) if stacked else rows
             batch = examples.labels[taken], jnp.asarray(at < count)
             function = own if stacked else shared
-            part = function(variables, inputs, *map(devices.share, batch))
-            total = part if total is None else jax.tree.map(jnp.add, total, part)
-        return _checked(total, count)
+            placed = map(devices.share, batch)
+            confusion, of_batch = function(confusion, variables, inputs, *placed)
+            bins = of_batch if bins is None else bins + of_batch
+        return _checked(Statistics(confusion, bins), count)
 
     return evaluate
 

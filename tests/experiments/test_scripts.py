@@ -23,6 +23,14 @@ pytestmark = [
 ]
 
 
+def test_of_many_classes_the_counts_that_are_not_zero_are_written(monkeypatch):
+    confusion = np.array([[4, 0, 1], [0, 0, 0], [0, 2, 3]])
+    assert evaluate.listed(confusion) == {"confusion": confusion.tolist()}
+    monkeypatch.setattr(evaluate, "MOST", 2)
+    wanted = [[0, 0, 4], [0, 2, 1], [2, 1, 2], [2, 2, 3]]
+    assert evaluate.listed(confusion) == {"confusion_counts": wanted}
+
+
 def test_evaluating_a_run(run_script, whole_run, experiment, data_dir, capsys, tmp_path):
     workdir, results = whole_run
     table = tmp_path / "weights.csv"

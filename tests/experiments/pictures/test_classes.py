@@ -53,6 +53,22 @@ def test_many_classes_fit_into_a_confusion_matrix(tmp_path):
     read(tmp_path / "many.png")
 
 
+def test_of_very_many_classes_neighbours_are_shown_together(tmp_path, monkeypatch):
+    counts = np.arange(25).reshape(5, 5)
+    blocks = np.array(
+        [
+            [0 + 1 + 5 + 6, 2 + 3 + 7 + 8, 4 + 9],
+            [10 + 11 + 15 + 16, 12 + 13 + 17 + 18, 14 + 19],
+            [20 + 21, 22 + 23, 24],
+        ]
+    )
+    np.testing.assert_array_equal(pictures.in_blocks(counts, 2), blocks)
+    np.testing.assert_array_equal(pictures.in_blocks(counts, 1), counts)
+    monkeypatch.setattr(pictures, "ROWS", 3)
+    pictures.confusion_pictures(tmp_path / "many.png", {"many": counts}, list("abcde"))
+    read(tmp_path / "many.png")
+
+
 @pytest.mark.parametrize("k", [3, 100])
 def test_class_weights(tmp_path, k):
     counts = np.geomspace(500, 5, k).astype(int)
