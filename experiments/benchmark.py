@@ -22,9 +22,9 @@ from experiments.benchmarks import (
     precision,
     seeds,
     step,
-    stream,
 )
 from experiments.benchmarks import machine as measured
+from experiments.benchmarks.disk import stream
 from experiments.benchmarks.scripts import beside, start
 from experiments.benchmarks.solver import autograd as published
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold

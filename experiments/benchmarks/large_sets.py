@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments.benchmarks import photos
+from experiments.benchmarks.disk import photos
 from experiments.benchmarks.footprint import size
 from experiments.configs import large_sets
 from experiments.documents.markdown import number, table

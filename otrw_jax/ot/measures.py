@@ -163,7 +163,7 @@ def require_every_class(labels: Integer[AnyArray, "m"], num_classes: int, of: st
 
 def _of_no_class_last(labels, num_classes):
     """Labels, with `num_classes` in place of those of no class, which sums by class leave out."""
-    labels = jnp.asarray(labels)
+    labels = jnp.asarray(labels, jnp.int32)  # A small type need not hold `num_classes`.
     return jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from experiments.benchmarks import demand, encoder, precision, seeds, step, stream
+from experiments.benchmarks import encoder, precision, seeds, step
+from experiments.benchmarks.disk import demand, stream
 from experiments.benchmarks.scripts import start
 from experiments.benchmarks.solver import gradient, newton, sinkhorn, threshold
 from experiments.benchmarks.solver.problems import (
@@ -256,7 +257,7 @@ def test_images_from_the_disk_are_measured_against_the_same_ones(monkeypatch, tm
     assert "2.00" in row and "1.25" in row and "met" in row
     assert text.count("missed") == 1
 
-    from experiments.benchmarks import loader
+    from experiments.benchmarks.disk import loader
 
     paths, order = stream._written(tmp_path, 5), np.array([3, 1, 4])
     with stream.ImageStream(paths, 16).batches(order, 3) as read:

@@ -177,3 +177,15 @@ def test_a_feature_that_is_not_a_number_is_one_in_every_prototype_of_it():
     features = np.array(FEATURES)
     features[3, 2] = np.nan
     assert np.isnan(measures.prototypes(features, LABELS, 3)[:, 2]).any()
+
+
+def test_labels_of_a_small_type_and_more_classes_than_it_holds():
+    labels = np.arange(300) % 256
+    features = np.eye(256, dtype=np.float32)[labels]
+
+    def found(labels):
+        return measures.prototypes(features, labels, 300)
+
+    means = jax.jit(found)(labels.astype(np.uint8))  # Classes 256 to 299 have no example.
+    np.testing.assert_array_equal(means[:256], np.eye(256))
+    np.testing.assert_array_equal(means[256:], 0)

@@ -58,7 +58,8 @@ def tau_normalised(
         kernel = _over_length(kernel, tau)
         # Neither the logits of all of them at once nor a matrix [k k] of many classes.
         predictions = in_chunks(lambda z: jnp.argmax(z @ kernel, axis=-1), z, ROWS, compiled=True)
-        right, every = (predictions == labels).astype(jnp.int32), jnp.ones_like(labels)
+        labels = labels.astype(predictions.dtype)  # Counts of a small type would run over.
+        right, every = (predictions == labels).astype(labels.dtype), jnp.ones_like(labels)
         by_class = partial(jax.ops.segment_sum, segment_ids=labels, num_segments=num_classes)
         return jnp.nanmean(by_class(right) / by_class(every))
 

@@ -8,8 +8,8 @@ import time
 import jax
 import numpy as np
 
-from experiments.benchmarks import demand
-from experiments.benchmarks.photos import HEIGHT, WIDTH, write_photo
+from experiments.benchmarks.disk import demand
+from experiments.benchmarks.disk.photos import HEIGHT, WIDTH, write_photo
 from experiments.benchmarks.timing import Effort, median_ratio
 from experiments.documents.markdown import number, table
 from otrw_jax.data.image_streams import ImageStream
@@ -73,7 +73,7 @@ def markdown(records: list[dict]) -> str:
 
 def _pairs(paths, order):
     """A name, and one pass over all images in each way."""
-    from experiments.benchmarks import loader
+    from experiments.benchmarks.disk import loader
 
     stream = ImageStream(paths, SIDE)
     train = jax.jit(photo_preprocessing(CROP, jitter=JITTER).train)

@@ -1,0 +1,1 @@
+"""Images on the disk: what reading them takes of the host, and what a device asks of it."""
