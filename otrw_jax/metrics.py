@@ -5,6 +5,8 @@ calibration bins. Statistics of batches add up to the statistics of their union;
 a function of the sums, taken once. Metrics are fractions; only `summarise` speaks in percent.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,15 +195,23 @@ def summarise(
     Raises:
         ValueError: as `shot_accuracy`.
     """
+    train_counts = np.asarray(train_counts)
+    fractions = _fractions(confusion, bins, train_counts, many, few)  # It refuses bounds first.
+    check_counts("shot_accuracy", train_counts, whole=True)
+    factor = 100.0 if all_finite(bins) else np.nan
+    return {name: factor * float(value) for name, value in jax.device_get(fractions).items()}
+
+
+@partial(jax.jit, static_argnames=("many", "few"))
+def _fractions(confusion, bins, train_counts, many, few):
+    """One program: there are as many metrics as there are small operations in each."""
     shots = shot_accuracy(confusion, train_counts, many, few)
-    fractions = {
+    return {
         "error": top1_error(confusion),
         "balanced_accuracy": balanced_accuracy(confusion),
         **{f"{group}_accuracy": accuracy for group, accuracy in shots.items()},
         "ece": expected_calibration_error(bins),
     }
-    factor = 100.0 if all_finite(bins) else np.nan
-    return {name: factor * float(value) for name, value in jax.device_get(fractions).items()}
 
 
 def all_finite(bins: CalibrationBins) -> bool:

@@ -17,7 +17,7 @@ from experiments.program.networks import make_model, with_weights
 from experiments.program.prepared import RECENT, Prepared
 from experiments.recipes import RECIPES, make_stages
 from otrw_jax.data.images import Preprocessing
-from otrw_jax.models.model import Model
+from otrw_jax.models.model import Model, predict
 from otrw_jax.models.unprepared import preparing
 from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.evaluation import make_evaluator
@@ -99,6 +99,7 @@ class Program:
         self.read = make_reader(self.model, preprocessing.evaluate, **at_once)
         self.loops = functools.cache(self._loops)
         self.evaluator = functools.cache(self._evaluator)
+        self.predictor = functools.cache(self._predictor)
         self._keeper = functools.cache(
             lambda copies: make_keeper(self.model, preprocessing.train, copies)
         )
@@ -218,6 +219,15 @@ class Program:
             correct=stage.method.correct,
             **at_once,
         )
+
+    def _predictor(self, stage: Stage):
+        model = self.trained_model(stage)
+
+        @jax.jit
+        def of_stored(variables, inputs):
+            return predict(model, variables, self.preprocessing.evaluate(inputs))
+
+        return of_stored
 
 
 def check_streamable(config: ConfigDict) -> None:

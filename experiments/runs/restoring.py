@@ -23,7 +23,6 @@ from experiments.runs.directory import (
 )
 from experiments.runs.open_run import Run
 from experiments.runs.outcomes import best_record
-from otrw_jax.models.model import predict
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.stages import Stage
 from otrw_jax.training.streaming import Inputs
@@ -65,9 +64,7 @@ class Restored(NamedTuple):
                 return jnp.concatenate([self.logits(batch) for batch in read])
         inputs = jnp.asarray(inputs)
         _check_stored(inputs, self.prepared.test.inputs)
-        model = self.program.trained_model(self.stage)
-        seen = self.program.preprocessing.evaluate(inputs)
-        return predict(model, self.state.variables, seen)
+        return self.program.predictor(self.stage)(self.state.variables, inputs)
 
 
 def _check_stored(inputs: Array, stored: Array) -> None:

@@ -40,7 +40,9 @@ def in_chunks(
         compiled: whether this is part of a compiled function, and the chunks a loop in it.
     """
     count = jax.tree.leaves(inputs)[0].shape[0]
-    if not compiled or count <= size:
+    if 0 < count <= size:
+        return function(inputs)
+    if not compiled:
         parts = [
             function(jax.tree.map(lambda x, at=at: x[at : at + size], inputs))
             for at in range(0, count, size)

@@ -4,7 +4,6 @@ import pathlib
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
@@ -278,9 +277,8 @@ def _stored(x: Array) -> np.ndarray:
 
 def _restored(x: np.ndarray, template) -> Array:
     """An array not bound to a device, like a fresh state: so jit compiles nothing anew."""
-    if _is_key(template):
-        return jax.random.wrap_key_data(jnp.array(x))
-    return jnp.array(x)
+    x = jax.device_put(x, may_alias=False)
+    return jax.random.wrap_key_data(x) if _is_key(template) else x
 
 
 def _abstract(template: PyTree) -> PyTree:

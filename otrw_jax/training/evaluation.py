@@ -96,8 +96,7 @@ def make_evaluator(
             places, _shared(examples, np.minimum(places, count - 1), devices), strict=True
         ):
             rows = np.minimum(at, count - 1)
-            taken = (slice(None), rows) if stacked else rows
-            batch = examples.labels[taken], jnp.asarray(at < count)
+            batch = _taken(examples.labels, rows, stacked), jnp.asarray(at < count)
             function = own if stacked else shared
             placed = map(devices.share, batch)
             confusion, of_batch = function(confusion, variables, inputs, *placed)
@@ -121,7 +120,11 @@ def _shared(examples: Examples, rows: Int[np.ndarray, "s b"], devices: Devices) 
         return
     stacked = examples.labels.ndim == 2
     for batch in rows:
-        yield devices.share(examples.inputs[(slice(None), batch) if stacked else batch])
+        yield devices.share(_taken(examples.inputs, batch, stacked))
+
+
+def _taken(x: Array, rows: Int[np.ndarray, "b"], stacked: bool) -> Array:
+    return jnp.take(x, rows, axis=1 if stacked else 0)
 
 
 def _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct):
