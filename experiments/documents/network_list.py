@@ -16,10 +16,12 @@ directory, where the config agrees with it in data, network, first stage and see
         --config=experiments/configs/cifar_lt.py:recipe=otrw_global,protocol=short \\
         --config.stage1_from=results/networks/NAME.safetensors --workdir=runs/on_a_network
 
-`protocol=short` gives the first stage of the networks of 40 epochs. Of several seeds each finds its
-own with `{seed}` in place of the seed. `python -m experiments.export --workdir=RUN --to=FILE`
-writes one more. Errors are top-1 errors of the last epoch on the test set in percent, and on the
-held-out part; *s an epoch* is the median, without evaluation."""
+This fits `cifar10_if100_ce_short_seed0`; `dataset=cifar100` and `--config.seeds=N` fit others,
+`protocol=paper` those of 200 epochs. Of several seeds each finds its own with `{seed}` in place of
+the seed. `python -m experiments.export --workdir=RUN --to=FILE` writes one more.
+
+Errors are top-1 errors of the last epoch on the test set in percent, and on the held-out part; *s
+an epoch* is the median, without evaluation."""
 
 
 def document(folder: pathlib.Path) -> str:
