@@ -8,7 +8,7 @@ import pathlib
 
 from absl import flags
 
-from experiments.cli import WORKDIR, run_app
+from experiments.cli import DATA_DIR, WORKDIR, run_app
 from experiments.configs.places import expanded
 from experiments.pictures.drawing import compare, draw
 
@@ -20,7 +20,9 @@ def main(argv: list[str]) -> None:
     del argv
     workdir = pathlib.Path(WORKDIR.value)
     others = [pathlib.Path(expanded(path, "--compare")) for path in COMPARE.value if path]
-    for path in compare(others, workdir) if others else draw(workdir):
+    data_dir = DATA_DIR.value or ""
+    drawn = compare(others, workdir, data_dir) if others else draw(workdir, data_dir)
+    for path in drawn:
         print(f"written: {path}")
 
 

@@ -4,8 +4,8 @@ python -m experiments.packing --pack=packed --dataset=cifar10 --seeds=0,1,2    #
 python -m experiments.packing --packed=packed --data_dir=DIR                 # on the bare machine
 
 Packed are the whole test part, all labels, and of the training images those of the subsets, meta
-sets and held-out parts of the agenda's first cells. The data folder that is made of them is told by
-a file which subsets it holds; a run of another subset is refused (`experiments/program/data.py`).
+sets and held-out parts of the agenda's first cells. A file in the data folder that is made of them
+says which subsets it holds; a run of another subset is refused (`experiments/program/data.py`).
 """
 
 import pathlib

@@ -7,9 +7,10 @@ python -m experiments.reproduce all --minutes=60
 
 Runs that are recorded are skipped, also those that another table has; interrupted ones go on.
 Recipes that begin with cross-entropy share its first stage, or start from the network files in
-`networks` beside the records. With `all` the cells of all tables that have no record are run in the
-order of their value (`experiments/studies/agenda.py`), as far as the time goes; a stop at any
-moment loses an epoch at most. `experiments.report` makes the document of the records.
+`networks` beside the records. With `all` the cells that have no record are run in the order of
+their value (`experiments/studies/agenda.py`), as far as the time goes, but for those of the three
+large sets; a stop at any moment loses an epoch at most. `experiments.report` makes the document of
+the records.
 """
 
 import ast

@@ -57,12 +57,12 @@ def test_the_way_from_the_script_to_the_loss_is_that_of_the_imports():
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/index.md"])
 def test_files_that_a_page_names_exist(page):
-    text = (ROOT / page).read_text()
-    named = re.findall(
-        r"\]\(([^)#]+)\)|`((?:otrw_jax|experiments|tests|docs)/[\w/]+\.?\w*/?)`", text
-    )
-    named += [(f"docs/{name}.md", "") for name in re.findall(r"^(?:api/)?\w+$", text, re.MULTILINE)]
-    assert named and [a + b for a, b in named if not (ROOT / (a + b)).exists()] == []
+    text, folder = (ROOT / page).read_text(), (ROOT / page).parent
+    named = [folder / name for name in re.findall(r"\]\(([^)#]+)\)", text)]
+    files = re.findall(r"`((?:otrw_jax|experiments|tests|docs)/[\w/]+\.?\w*/?)`", text)
+    named += [ROOT / name for name in files]
+    named += [folder / f"{name}.md" for name in re.findall(r"^(?:api/)?\w+$", text, re.MULTILINE)]
+    assert named and [str(path) for path in named if not path.exists()] == []
 
 
 def test_one_version_is_cited():

@@ -67,8 +67,8 @@ CHECKPOINT = flags.DEFINE_string(
 DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "digits, cifar10, cifar100, cifar10_features, cifar100_features, sst2, sst5, modelnet10; that "
-    "of the table.",
+    "digits, cifar10, cifar100, cifar10_features, cifar100_features, sst2, sst5, modelnet10, "
+    "places_lt, imagenet_lt, inaturalist2018; that of the table.",
 )
 DEBUG = flags.DEFINE_bool("debug", False, "Show whole tracebacks and the libraries' own messages.")
 flags.disclaim_key_flags()  # Those of `define_path` are from here on its callers' own.

@@ -20,13 +20,17 @@ from experiments.runs.restoring import Restored, restore
 from experiments.studies.records import read
 
 
-def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
+def draw(workdir: pathlib.Path, data_dir: str = "") -> list[pathlib.Path]:
     """Draws confusion before and after stage 2, convergence, weights by class, and OT's plan.
 
     A run that learns no weights by OT has a toy of 55 of its examples in the plan's place.
+
+    Args:
+        workdir: the run directory.
+        data_dir: of `restore`.
     """
-    last = restore(workdir)
-    first = restore(workdir, "stage1")
+    last = restore(workdir, data_dir=data_dir)
+    first = restore(workdir, "stage1", data_dir)
     names = last.prepared.dataset.class_names
     recipe = last.program.config.recipe
     paths = [workdir / "confusion_matrices.png", workdir / "convergence.png"]
@@ -58,8 +62,15 @@ def draw(workdir: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.Path]:
+def compare(
+    workdirs: list[pathlib.Path], folder: pathlib.Path, data_dir: str = ""
+) -> list[pathlib.Path]:
     """Draws the last epochs of several runs side by side, and how they converge.
+
+    Args:
+        workdirs: the run directories.
+        folder: where the pictures are written.
+        data_dir: of `restore`, for all of them.
 
     Raises:
         ValueError: a run is given twice; the runs are not of one set of classes, or not judged on
@@ -71,7 +82,7 @@ def compare(workdirs: list[pathlib.Path], folder: pathlib.Path) -> list[pathlib.
         raise ValueError(f"the runs to compare have {twice} more than once; give each run once.")
     ends = {}
     for workdir in workdirs:
-        end = restore(workdir)
+        end = restore(workdir, data_dir=data_dir)
         config = end.program.config
         title = config.recipe
         if config.data.name not in BY_COUNTS and config.data.imbalance_factor:

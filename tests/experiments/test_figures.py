@@ -60,13 +60,22 @@ def test_a_run_beside_itself(run_script, whole_run, tmp_path, times):
     assert not list(tmp_path.iterdir())
 
 
+def test_data_that_were_moved_are_named(run_script, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(figures, "draw", lambda *args: given.append(args) or [])
+    monkeypatch.setattr(figures, "compare", lambda *args: given.append(args) or [])
+    run_script(figures, f"--workdir={tmp_path}", "--data_dir=moved")
+    run_script(figures, f"--workdir={tmp_path}", "--data_dir=moved", f"--compare={tmp_path}")
+    assert given == [(tmp_path, "moved"), ([tmp_path], tmp_path, "moved")]
+
+
 @pytest.mark.parametrize("part", ["test_inputs", "test_labels"])
 def test_runs_of_other_test_sets_are_not_compared(whole_run, tmp_path, monkeypatch, part):
     """Of the same classes and sizes, which say nothing of what they hold."""
     workdir, other = whole_run[0], shutil.copytree(whole_run[0], tmp_path / "other")
 
-    def on_other_data(path):
-        end = restore(path)
+    def on_other_data(path, data_dir):
+        end = restore(path, data_dir=data_dir)
         dataset = end.prepared.dataset
         if path == other:
             dataset = dataset._replace(**{part: getattr(dataset, part)[::-1]})

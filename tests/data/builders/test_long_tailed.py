@@ -1,12 +1,6 @@
-"""ImageNet-LT, Places-LT, iNaturalist 2018: lists made here, and the published ones where they are.
-
-`OTRW_LISTS` names a folder with published lists, .txt or .txt.xz; else they are looked for beside
-the repository.
-"""
+"""ImageNet-LT, Places-LT, iNaturalist 2018: lists made here, and published ones where these are."""
 
 import lzma
-import os
-import pathlib
 import shutil
 
 import numpy as np
@@ -20,8 +14,6 @@ from tests.data.builders.image_files import cut_off
 from tests.data.builders.long_tailed_files import made_rows, made_set, write_json, write_list
 
 COUNTS = (5, 2, 3, 1)
-BESIDE = pathlib.Path(__file__).resolve().parents[4] / "shared" / "data" / "lt_lists"
-LISTS = pathlib.Path(os.environ.get("OTRW_LISTS", BESIDE))
 
 
 @pytest.fixture
@@ -212,22 +204,22 @@ def test_an_unknown_name(tmp_path):
         list_long_tailed("imagenet", tmp_path)
 
 
-def _published(name, part):
+def _published(folder, name, part):
     """The file of a published list, unpacked; its test is skipped where it is not."""
     for file in LONG_TAILED[name].lists[part]:
-        if (LISTS / file).is_file():
-            return (LISTS / file).read_text()
-        if (LISTS / f"{file}.xz").is_file():
-            return lzma.decompress((LISTS / f"{file}.xz").read_bytes()).decode()
-    return pytest.skip(f"{LISTS} has no list of {name}, {part}; OTRW_LISTS names another folder")
+        if (folder / file).is_file():
+            return (folder / file).read_text()
+        if (folder / f"{file}.xz").is_file():
+            return lzma.decompress((folder / f"{file}.xz").read_bytes()).decode()
+    return pytest.skip(f"{folder} has no list of {name}, {part}")
 
 
 PARTS = [(name, part) for name, about in LONG_TAILED.items() for part in about.lists]
 
 
 @pytest.mark.parametrize("name, part", PARTS)
-def test_a_published_list_has_its_numbers(name, part, tmp_path):
-    (tmp_path / "list.txt").write_text(_published(name, part))
+def test_a_published_list_has_its_numbers(name, part, tmp_path, shared_data):
+    (tmp_path / "list.txt").write_text(_published(shared_data / "lt_lists", name, part))
     rows, _ = read_list(tmp_path / "list.txt")
     about = LONG_TAILED[name]
     counts = np.bincount([label for _, label in rows])
@@ -239,9 +231,9 @@ def test_a_published_list_has_its_numbers(name, part, tmp_path):
         assert set(counts) == {each}
 
 
-def test_the_published_lists_of_places_are_taken_as_such(tmp_path):
+def test_the_published_lists_of_places_are_taken_as_such(tmp_path, shared_data):
     for part, (file,) in LONG_TAILED["places_lt"].lists.items():
-        (tmp_path / file).write_text(_published("places_lt", part))
+        (tmp_path / file).write_text(_published(shared_data / "lt_lists", "places_lt", part))
     listing = list_long_tailed("places_lt", tmp_path)
     assert listing.notes == (
         "the lists have the numbers that were published: 62,500 / 7,300 / 36,500 images (train, "
