@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Integer, PyTree, Real
+from jaxtyping import Array, Integer, PyTree, Real
 
 AnyArray = Array | np.ndarray
 """What functions take; what they return is of JAX, unless a signature says otherwise."""
@@ -160,20 +160,6 @@ def check_shape(where: str, name: str, value: Any, shape: tuple[int | None, ...]
     wanted = ", ".join("any" if length is None else str(length) for length in shape)
     wanted += "," if len(shape) == 1 else ""
     raise ValueError(f"{where}: {name} has shape {found}; it must be ({wanted}).")
-
-
-def is_class(labels: Integer[AnyArray, "n"], num_classes: int) -> Bool[Array, "n"]:
-    """Whether each label is that of a class, in 0..K-1."""
-    labels = jnp.asarray(labels)
-    return (labels >= 0) & (labels < num_classes)
-
-
-def class_counts(labels: Integer[AnyArray, "n"], num_classes: int) -> Int[Array, "k"]:
-    """Examples of each class; labels of no class are left out."""
-    labels = jnp.asarray(labels, jnp.int32)
-    return jnp.bincount(
-        jnp.where(is_class(labels, num_classes), labels, num_classes), length=num_classes
-    )
 
 
 def _range(least, above, most, below, whole) -> str:

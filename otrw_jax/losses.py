@@ -20,8 +20,8 @@ from otrw_jax.checks import (
     check_labels,
     check_number,
     check_shape,
-    is_class,
 )
+from otrw_jax.classes import class_ids, is_class
 
 PerExampleLoss = Callable[[Float[Array, "b k"], Int[Array, "b"]], Float[Array, "b"]]
 
@@ -132,7 +132,8 @@ def ldam(counts: Counts, max_margin: float = 0.5, scale: float = 30.0) -> PerExa
     def loss(logits, labels):
         check_shape("ldam", "logits", logits, (None, *margins.shape))
         logits = wide(logits)
-        mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        ids = class_ids(labels, logits.shape[-1])
+        mine = jax.nn.one_hot(ids, logits.shape[-1], dtype=logits.dtype)
         of_class = jnp.asarray(margins, logits.dtype)[None, :]
         return cross_entropy(scale * (logits - of_class * mine), labels)
 

@@ -19,8 +19,8 @@ from otrw_jax.checks import (
     check_labels,
     check_number,
     check_shape,
-    is_class,
 )
+from otrw_jax.classes import is_class
 
 
 def confusion_matrix(
@@ -53,6 +53,7 @@ def confusion_matrix(
     if initial is None:
         initial = jnp.zeros((num_classes, num_classes), jnp.int32)
     check_shape("confusion_matrix", "initial", initial, (num_classes, num_classes))
+    initial = jnp.asarray(initial)
     return initial.at[labels, predictions].add((counted & known).astype(initial.dtype))
 
 

@@ -11,14 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from otrw_jax.checks import (
-    check_counts,
-    check_labels,
-    check_number,
-    check_shape,
-    class_counts,
-    is_class,
-)
+from otrw_jax.checks import check_counts, check_labels, check_number, check_shape
+from otrw_jax.classes import class_counts, of_class
 from otrw_jax.methods.base import Method
 
 Sampler = Callable[[Int[Array, ""], Int[Array, "N"]], Float[Array, "N"]]
@@ -43,7 +37,7 @@ def class_power(num_classes: int, q: float) -> Sampler:
 
     def sampler(step, labels):
         del step
-        return _of_examples(_counts(labels, num_classes) ** (q - 1.0), labels)
+        return of_class(_counts(labels, num_classes) ** (q - 1.0), labels)
 
     return sampler
 
@@ -67,7 +61,7 @@ def progressive(num_classes: int, total_steps: int) -> Sampler:
         present = jnp.sum(class_counts(labels, num_classes) > 0, dtype=jnp.float32)
         share = jnp.clip(step / total_steps, 0.0, 1.0)
         instance, balanced = 1 / labels.shape[0], 1 / (present * counts)
-        return _of_examples((1 - share) * instance + share * balanced, labels)
+        return of_class((1 - share) * instance + share * balanced, labels)
 
     return sampler
 
@@ -98,8 +92,3 @@ def sampled(method: Method, sampler: Sampler) -> Method:
 def _counts(labels: Int[Array, "N"], num_classes: int) -> Float[Array, "k"]:
     check_labels("sampler", labels, num_classes)
     return jnp.maximum(class_counts(labels, num_classes), 1).astype(jnp.float32)
-
-
-def _of_examples(of_class: Float[Array, "k"], labels: Int[Array, "N"]) -> Float[Array, "N"]:
-    """The value of each example's class, 0 where it has none."""
-    return jnp.where(is_class(labels, of_class.shape[0]), of_class[labels], 0.0)

@@ -8,14 +8,15 @@ import pytest
 
 LIBRARY = pathlib.Path(__file__).parents[1] / "otrw_jax"
 KNOWS = {
-    "ot": {"checks", "losses", "ot"},
-    "losses.py": {"checks"},
-    "metrics.py": {"checks"},
+    "classes.py": {"checks"},
+    "ot": {"checks", "classes", "losses", "ot"},
+    "losses.py": {"checks", "classes"},
+    "metrics.py": {"checks", "classes"},
     "posthoc.py": {"checks", "losses", "ot"},
     "models": {"checks", "extras", "models", "paths"},
     "data": {"checks", "data", "extras", "files"},
-    "methods": {"checks", "losses", "methods", "metrics", "models", "ot", "paths", "samplers"},
-    "samplers.py": {"checks", "methods"},
+    "methods": {"checks", "classes", "losses", "methods", "models", "ot", "paths", "samplers"},
+    "samplers.py": {"checks", "classes", "methods"},
     "training": {"checks", "data", "files", "methods", "metrics", "models", "training"},
 }
 """From a folder, or a file beside it, to what of the library it may import."""

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
-from otrw_jax.checks import check_examples, is_class
+from otrw_jax.checks import check_examples
+from otrw_jax.classes import is_class
 from otrw_jax.models.model import Model, predict
 from otrw_jax.paths import named_leaves
 

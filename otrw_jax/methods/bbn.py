@@ -7,7 +7,8 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, Real
 
-from otrw_jax.checks import check_counts, check_number, is_class
+from otrw_jax.checks import check_counts, check_number
+from otrw_jax.classes import is_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Batch, Method, check_data, over_size
 from otrw_jax.methods.part import Part

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_finite, check_number
+from otrw_jax.classes import class_ids, of_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data, over_size
 from otrw_jax.methods.part import Part, add_cross_entropy, at_step
@@ -92,9 +93,9 @@ def erm(
                 _check_shape("loss", losses, labels.shape, "one number an example")
                 weights = jnp.ones_like(losses)
                 if class_weights is not None:
-                    of_class = jnp.asarray(at_step(class_weights, state.step))
-                    _check_shape("class_weights", of_class, logits.shape[-1:], "one a class")
-                    weights = of_class[labels]
+                    now = jnp.asarray(at_step(class_weights, state.step))
+                    _check_shape("class_weights", now, logits.shape[-1:], "one a class")
+                    weights = of_class(now, labels)
                 total += share * jnp.sum(weights)
                 if factor is not None:
                     weights = weights * factor(state.step, z, logits, labels)
@@ -156,7 +157,8 @@ def influence(alpha: float = 1000.0, floor: float = 1e-3, start: int = 0) -> Fac
     check_number("influence", "start", start, least=0)
 
     def factor(step, z, logits, labels):
-        mine = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        ids = class_ids(labels, logits.shape[-1])
+        mine = jax.nn.one_hot(ids, logits.shape[-1], dtype=logits.dtype)
         of_logits = jnp.sum(jnp.abs(jax.nn.softmax(logits) - mine), axis=-1)
         inverse = alpha / (of_logits * jnp.sum(jnp.abs(z), axis=-1) + floor)
         return jnp.where(step >= start, inverse, 1.0)

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float, Int, Integer, Real
 
 from otrw_jax.checks import AnyArray
+from otrw_jax.classes import class_ids
 from otrw_jax.ot.arrays import float_dtype, require_labels, require_shapes, working
 
 
@@ -67,7 +68,7 @@ def prototypes(
     require_every_class(labels, num_classes)
     result = float_dtype(features)
     features = jnp.asarray(features, working(features))
-    labels = _of_no_class_last(labels, num_classes)
+    labels = class_ids(labels, num_classes)
     total = jax.ops.segment_sum(features, labels, num_classes)
     count = jnp.maximum(jnp.bincount(labels, length=num_classes), 1).astype(features.dtype)
     means = total / count.reshape((num_classes,) + (1,) * (features.ndim - 1))
@@ -131,7 +132,7 @@ def balanced_sample(
         raise ValueError(f"balanced_sample: per_class is {per_class}; it must be at least 1.")
     require_shapes("balanced_sample", labels=(labels, "n"))
     require_every_class(labels, num_classes)
-    labels = _of_no_class_last(labels, num_classes)
+    labels = class_ids(labels, num_classes)
     # Examples in random order within each class; position p of class c is taken modulo its size.
     order = jax.random.permutation(key, labels.shape[0])
     order = order[jnp.argsort(labels[order], stable=True)]
@@ -159,12 +160,6 @@ def require_every_class(labels: Integer[AnyArray, "m"], num_classes: int, of: st
             f"{absent} of {num_classes} classes have no {of} example: {names}. Give every "
             "class at least one, or leave the class out of the problem."
         )
-
-
-def _of_no_class_last(labels, num_classes):
-    """Labels, with `num_classes` in place of those of no class, which sums by class leave out."""
-    labels = jnp.asarray(labels, jnp.int32)  # A small type need not hold `num_classes`.
-    return jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
 
 
 def _uniform(features, labels):

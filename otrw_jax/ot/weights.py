@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float, Integer, PyTree
 
 from otrw_jax.checks import AnyArray
+from otrw_jax.classes import class_counts, of_class
 from otrw_jax.losses import effective_number_weights
 from otrw_jax.ot.arrays import require_labels, require_shapes
 
@@ -72,11 +73,8 @@ def effective_number_example_weights(
     """
     require_shapes("effective_number_example_weights", labels=(labels, "N"))
     require_labels("train", labels, least=0, most=num_classes - 1)
-    labels = jnp.asarray(labels)
-    labels = jnp.where((labels < 0) | (labels > num_classes), num_classes, labels)
-    counts = jnp.bincount(labels, length=num_classes + 1)[:num_classes]
-    of_class = jnp.asarray(effective_number_weights(counts, beta), jnp.float32)
-    return of_class.at[labels].get(mode="fill", fill_value=0)
+    counts = class_counts(labels, num_classes)
+    return of_class(jnp.asarray(effective_number_weights(counts, beta), jnp.float32), labels)
 
 
 def gather(weights: ExampleWeights, ids: Integer[AnyArray, "b"]) -> ExampleWeights:

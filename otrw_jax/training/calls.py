@@ -1,5 +1,6 @@
 """What is compiled of a stage: the draw of an epoch's ids, its steps, what comes before them."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from otrw_jax.models.unprepared import Unprepared, prepared
 from otrw_jax.training.devices import Devices
 from otrw_jax.training.seeds import stack, unstack
 from otrw_jax.training.stages import Prepare, Stage, check_batch
+
+AT_ONCE = 2**16
+"""Examples of which one cumulative sum of their weights serves a draw."""
 
 # Of the keys of a meta set's augmentation, apart from those of the batch's examples and the steps.
 _META = 2**32 - 1
@@ -74,7 +78,7 @@ def compile_calls(
         count = labels.shape[0]
         steps = count // size
         if method.sampling is None:
-            order = jax.random.permutation(key, count)
+            order = jax.random.permutation(key, count).astype(jnp.int32)
             return order[: steps * size].reshape(steps, size), jnp.asarray(True)
         weights = method.sampling(state, labels)
         if weights.ndim == 1:
@@ -195,4 +199,56 @@ def _keys(key: Array, places: Int[Array, "b"]) -> Key[Array, "b"]:
 def _drawn(key: Array, weights: Float[Array, "N"], steps: int, size: int) -> Int[Array, "s b"]:
     """Ids of so many batches, drawn with replacement."""
     count = weights.shape[0]
-    return jax.random.choice(key, count, (steps, size), p=weights / jnp.sum(weights))
+    if count > AT_ONCE:
+        return drawn_by_blocks(key, weights, (steps, size))
+    ids = jax.random.choice(key, count, (steps, size), p=weights / jnp.sum(weights))
+    return ids.astype(jnp.int32)
+
+
+def drawn_by_blocks(
+    key: Array, weights: Float[Array, "N"], shape: tuple[int, ...]
+) -> Int[Array, "*s"]:
+    """Ids by their weights, with replacement: a block of neighbours first, then one of these.
+
+    In one cumulative sum of very many weights in float32 the small ones are rounded away, and a
+    uniform number of 23 bits does not reach them all; here both have the square root of N steps.
+
+    Args:
+        key: for the draws.
+        weights: of the examples, not negative; they need not sum to one.
+        shape: of the ids.
+    """
+    count = weights.shape[0]
+    side = math.isqrt(count - 1) + 1
+    table = jnp.pad(weights, (0, side * side - count)).reshape(side, side)
+    of_block, of_one = jax.random.split(key)
+    sums = jnp.cumsum(jnp.sum(table, axis=1))
+    target = _uniform(of_block, shape, sums[-1])
+    block = first_above(sums[None, :], jnp.zeros(shape, jnp.int32), target)
+    within = jnp.cumsum(table, axis=1)
+    place = first_above(within, block, _uniform(of_one, shape, within[block, -1]))
+    return block * side + place
+
+
+def first_above(
+    rising: Float[Array, "r c"], rows: Int[Array, "*s"], targets: Float[Array, "*s"]
+) -> Int[Array, "*s"]:
+    """The first column of a row that is above a target, which its last column is.
+
+    Args:
+        rising: rows that do not fall.
+        rows: those that are searched.
+        targets: one for each of these.
+    """
+    low, high = jnp.zeros_like(rows), jnp.full_like(rows, rising.shape[1] - 1)
+    for _ in range(rising.shape[1].bit_length()):
+        middle = (low + high) // 2
+        above = rising[rows, middle] > targets
+        low, high = jnp.where(above, low, middle + 1), jnp.where(above, middle, high)
+    return jnp.minimum(low, high)
+
+
+def _uniform(key: Array, shape: tuple[int, ...], total: Float[Array, "..."]) -> Float[Array, "*s"]:
+    """From 0 to a total, which rounding does not reach."""
+    below = jnp.nextafter(total, jnp.zeros_like(total))
+    return jnp.minimum(jax.random.uniform(key, shape, total.dtype) * total, below)

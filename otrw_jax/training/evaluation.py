@@ -120,11 +120,15 @@ def _shared(examples: Examples, rows: Int[np.ndarray, "s b"], devices: Devices) 
         return
     stacked = examples.labels.ndim == 2
     for batch in rows:
-        yield devices.share(_taken(examples.inputs, batch, stacked))
+        yield jax.tree.map(
+            lambda x, at=batch: devices.share(_taken(x, at, stacked)), examples.inputs
+        )
 
 
-def _taken(x: Array, rows: Int[np.ndarray, "b"], stacked: bool) -> Array:
-    return jnp.take(x, rows, axis=1 if stacked else 0)
+def _taken(x: Array | np.ndarray, rows: Int[np.ndarray, "b"], stacked: bool) -> Array:
+    """Rows of an array on the host are taken there: the whole of it need not fit on a device."""
+    take = np.take if isinstance(x, np.ndarray) else jnp.take
+    return jnp.asarray(take(x, rows, axis=1 if stacked else 0))
 
 
 def _corrected_evaluator(model, prepare, num_classes, batch_size, together, correct):
@@ -149,7 +153,10 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
             batches = placed_batches(examples.inputs, np.arange(count), batch_size, jax.device_put)
         else:
             check_examples("evaluation", examples.inputs, examples.labels, num_classes)
-            batches = (examples.inputs[at : at + batch_size] for at in range(0, count, batch_size))
+            batches = (
+                jax.tree.map(lambda x, at=at: x[at : at + batch_size], examples.inputs)
+                for at in range(0, count, batch_size)
+            )
         parts = [logits_of(variables, inputs) for inputs in batches]
         return _checked(judged(jnp.concatenate(parts), examples.labels), count)
 

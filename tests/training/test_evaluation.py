@@ -159,3 +159,37 @@ def test_logits_that_are_not_finite_are_refused(where, value, together, correct)
     evaluate(variables, examples)
     with pytest.raises(LogitsNotFiniteError, match=r"^evaluation: not all logits of the 5 examp"):
         evaluate(bad, seen)
+
+
+def test_inputs_of_several_arrays_and_those_on_the_host(monkeypatch):
+    """A host's array is read there, a batch at a time: the whole of it may be large."""
+    take = jnp.take
+
+    def of_the_device(x, *args, **options):
+        assert isinstance(x, jax.Array)
+        return take(x, *args, **options)
+
+    monkeypatch.setattr(jnp, "take", of_the_device)
+    variables, examples, _ = make_problem(11)
+    wanted = make_evaluator(linear_model(), prepare, K, 4)(variables, examples)
+
+    inputs = np.asarray(examples.inputs)
+    both = {"first": inputs[:, :2], "last": inputs[:, 2:]}
+    of_both = make_evaluator(
+        linear_model(), lambda x: prepare(jnp.concatenate([x["first"], x["last"]], axis=1)), K, 4
+    )
+    found = [of_both(variables, Examples(both, examples.labels))]
+    found += [
+        make_evaluator(linear_model(), prepare, K, 4)(variables, Examples(inputs, examples.labels))
+    ]
+    corrected = make_evaluator(
+        linear_model(),
+        lambda x: prepare(jnp.concatenate([x["first"], x["last"]], axis=1)),
+        K,
+        4,
+        correct=lambda logits: logits,
+    )
+    found += [corrected(variables, Examples(jax.tree.map(jnp.asarray, both), examples.labels))]
+    for one in found:
+        for leaf, other in zip(*map(jax.tree.leaves, (one, wanted)), strict=True):
+            np.testing.assert_allclose(leaf, other, rtol=1e-6)

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
+from otrw_jax.training.calls import AT_ONCE, compile_calls, drawn_by_blocks, first_above
+from otrw_jax.training.devices import pick_devices
 from otrw_jax.training.loop import TrainingDivergedError, make_loop, run_stage
 from otrw_jax.training.stages import DeviceData, Stage
 from tests.training.log_method import EPOCHS, KEY, SIZE, STEPS, N, log_method, make_data, prepare
@@ -151,6 +154,58 @@ def test_sampling_follows_the_weights():
     # Inside a group every example is as likely: 149 degrees of freedom, quantile 208.
     visits = np.bincount(ids.ravel(), minlength=n)[group == 3]
     assert np.sum((visits - visits.mean()) ** 2) / visits.mean() < 208
+
+
+def made_weights(count):
+    """Of classes of very unlike sizes, and some examples without weight."""
+    rng = np.random.default_rng(0)
+    of_class = rng.permutation(np.geomspace(1, 1e-4, 200))
+    weights = of_class[rng.integers(200, size=count)] * (rng.random(count) > 0.1)
+    return jnp.asarray(weights, jnp.float32)
+
+
+def test_among_very_many_examples_none_is_out_of_reach():
+    """A target in the middle of an example's share finds it; one at its start, in a block too."""
+    count = AT_ONCE + 100
+    weights = np.float64(made_weights(count))
+    side = math.isqrt(count - 1) + 1
+    table = np.pad(weights, (0, side * side - count)).reshape(side, side)
+    within = jnp.cumsum(jnp.asarray(table, jnp.float32), axis=1)
+    middle = np.cumsum(table, axis=1) - table / 2
+    row, column = np.nonzero(table)
+    found = first_above(within, jnp.asarray(row), jnp.asarray(middle[row, column], jnp.float32))
+    np.testing.assert_array_equal(found, column)
+    last = np.float32(within[:, -1])
+    ends = first_above(within, jnp.arange(side), jnp.asarray(np.nextafter(last, np.float32(0))))
+    assert (table[np.arange(side), ends] > 0)[last > 0].all()
+
+
+def test_very_many_examples_are_drawn_by_their_weights():
+    count, draws = AT_ONCE + 100, 2_000_000
+    weights = made_weights(count)
+    drawn = jax.jit(lambda key: drawn_by_blocks(key, weights, (draws,)))
+    ids = np.asarray(drawn(jax.random.key(3)))
+    shares = np.float64(weights) / np.float64(weights).sum()
+    counts = np.bincount(ids, minlength=count)
+    assert ids.dtype == np.int32 and counts[np.asarray(weights) == 0].sum() == 0
+    # By groups of like shares; chi-squared within 3.3 deviations of its mean.
+    groups = np.array_split(np.argsort(shares), 200)
+    groups = [ids for ids in groups if shares[ids].sum() * draws > 20]
+    expected = np.array([shares[ids].sum() for ids in groups]) * draws
+    found = np.array([counts[ids].sum() for ids in groups])
+    statistic = np.sum((found - expected) ** 2 / expected)
+    assert statistic < len(groups) + 3.3 * np.sqrt(2 * len(groups))
+
+
+@pytest.mark.parametrize("sampling", [None, jnp.ones(24)])
+def test_ids_are_of_one_type_where_float64_is_enabled(sampling):
+    """They are kept with an epoch that is under way, which is restored by their type."""
+    stage = Stage("stage2", log_method(8, 8, sampling), 1, 8)
+    with jax.enable_x64(True):
+        calls = compile_calls(stage, prepare, pick_devices())
+        data = make_data(24)
+        state = calls.start(KEY, jnp.zeros(()), data)
+        assert calls.draw(state, data, jax.random.key(0)).dtype == jnp.int32
 
 
 @pytest.mark.parametrize(("steps_per_call", "shapes"), [(0, 1), (3, 2)])

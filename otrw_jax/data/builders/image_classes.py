@@ -161,9 +161,12 @@ def _with_test_part(
 ) -> tuple[Image, ...]:
     """The images with some of the training part moved behind all others."""
     chosen = set[str]()
-    train = [image for image in images if image.listed.part == "train"]
-    for name in names:
-        digests = sorted(image.digest for image in train if image.listed.label == name)
+    of_class: dict[str, list[str]] = {name: [] for name in names}
+    for image in images:
+        if image.listed.part == "train":
+            of_class[image.listed.label].append(image.digest)
+    for name, unsorted in of_class.items():
+        digests = sorted(unsorted)
         count = max(round(share * len(digests)), 1)
         if len(set(digests)) < 2 or digests[count - 1] == digests[-1]:
             raise SourceError(

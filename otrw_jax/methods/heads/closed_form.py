@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from otrw_jax.checks import check_number
+from otrw_jax.losses import wide
 from otrw_jax.methods.base import Method, TrainingData
 from otrw_jax.methods.reading import ROWS, evaluated_features, in_chunks
 from otrw_jax.methods.wrappers.corrected import without_training
@@ -85,7 +86,7 @@ def tau_normalised(
     def logits(head, z):
         return z @ head["kernel"]
 
-    return with_head(model, head_of, logits, axis_name)
+    return with_head(model, num_classes, head_of, logits, axis_name)
 
 
 def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None = None) -> Method:
@@ -114,7 +115,7 @@ def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None 
             )
         labels = jnp.asarray(data.train.labels)
         # The sum has the direction of the mean.
-        total = jax.ops.segment_sum(features(variables, data.train), labels, num_classes)
+        total = jax.ops.segment_sum(wide(features(variables, data.train)), labels, num_classes)
         counts = jnp.bincount(labels, length=num_classes)
         bias = jnp.where(counts > 0, 0.0, _NEVER).astype(total.dtype)
         return {"kernel": unit(total, axis=-1).T, "bias": bias}
@@ -122,11 +123,12 @@ def nearest_class_mean(model: Model, num_classes: int, *, axis_name: str | None 
     def logits(head, z):
         return unit(z, axis=-1) @ head["kernel"] + head["bias"][None, :]
 
-    return with_head(model, head_of, logits, axis_name)._replace(reads_inputs=True)
+    return with_head(model, num_classes, head_of, logits, axis_name)._replace(reads_inputs=True)
 
 
 def with_head(
     model: Model,
+    num_classes: int,
     head_of: Callable[[PyTree, TrainingData], PyTree],
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]],
     axis_name: str | None,
@@ -135,6 +137,7 @@ def with_head(
 
     Args:
         model: the network.
+        num_classes: K.
         head_of: `(variables, data) -> head_params`.
         logits: `Method.logits` of that head.
         axis_name: mapped axis over which the batch is spread.
@@ -144,7 +147,9 @@ def with_head(
         params = {**variables["params"], "head": head_of(variables, data)}
         return {**variables, "params": params}
 
-    return without_training(model, variables_of, logits=logits, axis_name=axis_name)
+    return without_training(
+        model, variables_of, num_classes=num_classes, logits=logits, axis_name=axis_name
+    )
 
 
 def _over_length(kernel: Float[Array, "d k"], tau: Float[Array, ""]) -> Float[Array, "d k"]:

@@ -81,7 +81,7 @@ def meta_logistic(
     def logits(head, z):
         return z @ head["kernel"] + head["bias"][None, :]
 
-    return with_head(model, head_of, logits, axis_name)
+    return with_head(model, num_classes, head_of, logits, axis_name)
 
 
 @partial(jax.jit, static_argnames=("num_classes", "max_iterations"))

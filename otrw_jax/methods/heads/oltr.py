@@ -11,7 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_number
-from otrw_jax.losses import cross_entropy
+from otrw_jax.classes import is_class, of_class
+from otrw_jax.losses import cross_entropy, wide
 from otrw_jax.methods.base import Method, check_data, global_sum, over_size
 from otrw_jax.methods.part import Part, TrainState
 from otrw_jax.methods.reading import evaluated_features
@@ -216,12 +217,14 @@ def _squared_distances(
     z: Float[Array, "b d"], memory: Float[Array, "k d"], labels: Int[Array, "b"]
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
     """‖f - M_y‖², and the sum of ‖f - M_c‖² over the other classes, divided by K."""
-    own = jnp.sum((z - memory[labels]) ** 2, axis=-1)
+    known = is_class(labels, memory.shape[0])
+    own = jnp.sum((z - of_class(memory, labels)) ** 2, axis=-1)
     # About the mean M̄ of the centroids: Σ_c ‖f - M_c‖² = K ‖f - M̄‖² + Σ_c ‖M_c - M̄‖².
     middle = jnp.mean(memory, axis=0, keepdims=True)
     spread = jnp.sum((memory - middle) ** 2)
     k = memory.shape[0]
-    return own, jnp.sum((z - middle) ** 2, axis=-1) + (spread - own) / k
+    others = jnp.sum((z - middle) ** 2, axis=-1) + (spread - own) / k
+    return jnp.where(known, own, 0), jnp.where(known, others, 0)
 
 
 def _nearest(z: Float[Array, "b d"], memory: Float[Array, "k d"]) -> Int[Array, "b"]:
@@ -245,7 +248,7 @@ def _class_means(
     z: Float[Array, "n d"], labels: Int[Array, "n"], num_classes: int
 ) -> Float[Array, "k d"]:
     """Mean features of each class; zero of a class without examples."""
-    sums = jax.ops.segment_sum(z, labels, num_classes)
+    sums = jax.ops.segment_sum(wide(z), labels, num_classes)
     counts = jnp.bincount(labels, length=num_classes).astype(sums.dtype)
     return sums / jnp.maximum(counts, 1)[:, None]
 

@@ -8,7 +8,8 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree, Real
 
-from otrw_jax.checks import check_number, class_counts, is_class
+from otrw_jax.checks import check_number
+from otrw_jax.classes import class_counts, is_class
 from otrw_jax.losses import balanced_softmax, cross_entropy
 from otrw_jax.methods.base import Method, check_data
 from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set

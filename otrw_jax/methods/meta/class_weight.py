@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from otrw_jax.checks import check_finite, check_number
+from otrw_jax.classes import of_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data
 from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
@@ -81,7 +82,7 @@ def meta_class_weight(
         now = part.loss_pass(loss, batch, state.variables)
 
         def learned_weights():
-            prior = class_weights[batch.labels].astype(now.losses.dtype)
+            prior = of_class(class_weights, batch.labels).astype(now.losses.dtype)
             virtual = virtual_step(now.trained, now.gradient(prior), virtual_learning_rate)
             examples = meta_batch_of(meta, meta_batch, state.key, state.step)
             direction = part.mean_gradient(loss_meta, examples, virtual, now.rest)

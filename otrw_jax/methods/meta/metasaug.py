@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_finite, check_number
+from otrw_jax.classes import of_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data, global_sum
 from otrw_jax.methods.meta.meta_loss import check_rates, meta_batch_of, require_meta_set
@@ -150,7 +151,7 @@ def metasaug(
         def first_objective(outputs):
             return jnp.sum(first_loss(outputs[0], labels)) / size
 
-        factors = class_weights[labels]
+        factors = of_class(class_weights, labels)
         total = part.summed(jnp.sum(factors)) if divide_by_weights else size
         scale = strength * state.step.astype(jnp.float32) / total_steps
 

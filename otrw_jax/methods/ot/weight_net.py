@@ -1,5 +1,6 @@
 """Stage 2 with a weight net: example weights amortised by a net (Guo et al. 2022, Algorithm 2)."""
 
+from functools import partial
 from typing import Literal, get_args
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int, PyTree
 
+from otrw_jax.classes import class_ids
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data, everywhere
 from otrw_jax.methods.ot.passes import (
@@ -149,11 +151,21 @@ def ot_weight_net(
         return state, now.metrics | ot_metrics(*solved, config.ot)
 
     def mean_weights(state, read, batch_size):
-        z, labels = read(state.variables)
-        losses = loss(model.logits(state.variables["params"]["head"], z), labels)
-        inputs = net_inputs(net_input, z, labels, losses, num_classes)
-        weigh = jax.jit(lambda x: net.apply({"params": state.net_params}, x))
-        return _mean_over_batches(weigh, inputs, batch_size)
+        examples = read(state.variables)
+
+        @jax.jit
+        def weigh(examples, order):
+            """The weights in each batch of an order; nothing `[N, K]` is formed."""
+
+            def of_batch(ids):
+                z, labels = jax.tree.map(lambda x: x[ids], tuple(examples))
+                losses = loss(model.logits(state.variables["params"]["head"], z), labels)
+                inputs = net_inputs(net_input, z, labels, losses, num_classes)
+                return net.apply({"params": state.net_params}, inputs)
+
+            return jax.lax.map(of_batch, order)
+
+        return _mean_over_batches(partial(weigh, examples), len(examples.labels), batch_size)
 
     return Method(init, step, refresh, weights=mean_weights, reads_inputs=config.reads_inputs)
 
@@ -174,28 +186,26 @@ def net_inputs(
         losses: of the examples.
         num_classes: number of classes K.
     """
+    of_labels = jax.nn.one_hot(class_ids(labels, num_classes), num_classes, dtype=z.dtype)
     match net_input:
         case "features":
             return z
         case "label":
-            return jax.nn.one_hot(labels, num_classes, dtype=z.dtype)
+            return of_labels
         case "loss":
             return losses[:, None]
         case _:
-            one_hot = jax.nn.one_hot(labels, num_classes, dtype=z.dtype)
-            return jnp.concatenate([z, one_hot], axis=-1)
+            return jnp.concatenate([z, of_labels], axis=-1)
 
 
-def _mean_over_batches(weigh, inputs: Float[Array, "n e"], size: int) -> Float[np.ndarray, "n"]:
+def _mean_over_batches(weigh, count: int, size: int) -> Float[np.ndarray, "n"]:
     """Mean weight of each example over the batches of `ORDERS` random orders, times their size."""
-    count = inputs.shape[0]
     size = min(size, count)
     rng, sums, times = np.random.default_rng(0), np.zeros(count), np.zeros(count)
     for _ in range(ORDERS):
-        order = rng.permutation(count)
-        for ids in np.resize(order, (-(-count // size), size)):  # Which goes round.
-            sums[ids] += size * np.asarray(weigh(inputs[ids]))
-            times[ids] += 1
+        order = np.resize(rng.permutation(count), (-(-count // size), size))  # Which goes round.
+        np.add.at(sums, order, size * np.asarray(weigh(order), np.float64))
+        np.add.at(times, order, 1)
     return sums / times
 
 

@@ -43,6 +43,7 @@ def without_training(
     model: Model,
     variables_of: Callable[[PyTree, TrainingData], PyTree],
     *,
+    num_classes: int | None = None,
     logits: Logits | None = None,
     correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None,
     axis_name: str | None = None,
@@ -52,6 +53,7 @@ def without_training(
     Args:
         model: the network; it sees the batches in evaluation mode.
         variables_of: `(variables, data) -> variables`, done once.
+        num_classes: K of the method, where it is given one.
         logits: `Method.logits`.
         correct: `Method.correct`.
         axis_name: mapped axis over which the batch is spread.
@@ -60,7 +62,7 @@ def without_training(
 
     def init(key, variables, data):
         del key
-        check_data(model, variables, data)
+        check_data(model, variables, data, num_classes)
         return untrained(variables_of(variables, data))
 
     def step(state, batch, meta):

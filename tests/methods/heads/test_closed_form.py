@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from otrw_jax.methods.base import Examples
+from otrw_jax.methods.base import Examples, TrainingData
 from otrw_jax.methods.heads import closed_form
 from otrw_jax.methods.heads.closed_form import TAUS, nearest_class_mean, tau_normalised
 from otrw_jax.methods.wrappers.corrected import corrected
+from otrw_jax.models.model import identity_model
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from tests.methods import problem
 from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_equal, jit
@@ -193,3 +194,21 @@ def test_no_tau_is_chosen_by_features_that_are_not_finite():
 def test_a_correction_of_logits_that_are_not_finite(correct):
     logits = jnp.ones((4, NUM_CLASSES)).at[1, 0].set(jnp.nan)
     assert np.isnan(correct(logits)).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_class_means_of_half_precision_are_added_up_in_float32(dtype):
+    model = identity_model(problem.LinearHead(1))
+    inputs = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (8000, 5)), dtype)
+    data = TrainingData(Examples(inputs, jnp.zeros(8000, jnp.int32)), None, 1)
+    state = start(nearest_class_mean(model, 1), problem.make_variables(model), data)
+    mean = np.float64(inputs).mean(0)
+    np.testing.assert_allclose(
+        head_of(state)["kernel"][:, 0], mean / np.linalg.norm(mean), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("make", [tau_normalised, nearest_class_mean])
+def test_another_number_of_classes_is_refused(make):
+    with pytest.raises(ValueError, match="for 2 classes and the data have 3"):
+        start(make(MODEL, 2))

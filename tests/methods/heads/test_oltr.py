@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from otrw_jax.methods.base import Examples, TrainingData
-from otrw_jax.methods.heads.oltr import CLOSEST, head_logits, meta_embedding, oltr
+from otrw_jax.methods.heads.oltr import CLOSEST, _class_means, head_logits, meta_embedding, oltr
 from otrw_jax.models.model import identity_model
 from tests.methods import problem
 from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_close, assert_trees_equal, jit
@@ -229,6 +229,22 @@ def test_features_on_a_centroid_and_classes_without_examples():
     by_feature = jit(jax.grad(lambda z: (method.logits(head, z) ** 2).sum()))(inputs)
     for leaf in jax.tree.leaves((after, metrics, by_feature)):
         assert np.isfinite(leaf).all()
+
+
+def test_padding_moves_no_backbone():
+    state = start_scaled(1.0)
+    batch = FIRST._replace(labels=jnp.full_like(FIRST.labels, -1))
+    after, _ = STEP(state, batch, None)
+    of_backbone = [one.variables["params"]["backbone"] for one in (after, state)]
+    assert_trees_equal(*of_backbone)
+
+
+def test_class_means_of_half_precision_are_added_up_in_float32():
+    z = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (8000, 2)), jnp.float16)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        given = z.astype(dtype)
+        means = _class_means(given, jnp.zeros(8000, jnp.int32), 1)
+        np.testing.assert_allclose(means[0], np.float64(given).mean(0), rtol=1e-4)
 
 
 def test_what_is_refused():
