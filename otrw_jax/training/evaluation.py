@@ -56,8 +56,8 @@ def make_evaluator(
         part.
 
     Raises:
-        ValueError: (from the evaluation) labels of no class, logits of other classes, or another
-            number of labels than of inputs that are streamed.
+        ValueError: (from the evaluation) no examples, labels of no class, logits of other classes,
+            or another number of labels than of inputs that are streamed.
         LogitsNotFiniteError: (from the evaluation) logits whose softmax is not finite.
     """
     devices = devices or pick_devices()
@@ -86,7 +86,7 @@ def make_evaluator(
     def evaluate(variables, examples):
         stacked = examples.labels.ndim == 2
         check_labels("evaluation", examples.labels.reshape(-1), num_classes)
-        count = examples.labels.shape[-1]
+        count = _count(examples)
         size = -(-min(batch_size, count) // devices.total) * devices.total
         places = np.arange(-(-count // size) * size).reshape(-1, size)
         seeds = jax.tree.leaves(variables)[0].shape[:1] if together else ()
@@ -125,6 +125,12 @@ def _shared(examples: Examples, rows: Int[np.ndarray, "s b"], devices: Devices) 
         )
 
 
+def _count(examples: Examples) -> int:
+    if not (count := examples.labels.shape[-1]):
+        raise ValueError("evaluation: there are no examples; give one at least.")
+    return count
+
+
 def _taken(x: Array | np.ndarray, rows: Int[np.ndarray, "b"], stacked: bool) -> Array:
     """Rows of an array on the host are taken there: the whole of it need not fit on a device."""
     take = np.take if isinstance(x, np.ndarray) else jnp.take
@@ -146,7 +152,7 @@ def _corrected_evaluator(model, prepare, num_classes, batch_size, together, corr
         )
 
     def evaluate(variables, examples):
-        count = examples.labels.shape[0]
+        count = _count(examples)
         if isinstance(examples.inputs, Inputs):
             check_labels("evaluation", examples.labels, num_classes)
             check_one_of_both("evaluation", examples.inputs, count)

@@ -193,3 +193,10 @@ def test_inputs_of_several_arrays_and_those_on_the_host(monkeypatch):
     for one in found:
         for leaf, other in zip(*map(jax.tree.leaves, (one, wanted)), strict=True):
             np.testing.assert_allclose(leaf, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("correct", [None, lambda logits: logits])
+def test_no_examples(correct):
+    variables, examples, _ = make_problem(0)
+    with pytest.raises(ValueError, match="evaluation: there are no examples; give one"):
+        make_evaluator(linear_model(), prepare, K, correct=correct)(variables, examples)
