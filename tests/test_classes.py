@@ -38,6 +38,14 @@ def test_every_label_is_of_its_class(dtype, k):
         np.testing.assert_array_equal(found, np.int64(labels) + 1)
 
 
+def test_labels_of_no_class_are_not_counted():
+    labels = jnp.array([0, 2, 2, -1, 3, 255])
+    for count in (class_counts, jax.jit(class_counts, static_argnums=1)):
+        np.testing.assert_array_equal(count(labels, 3), [1, 0, 2])
+        np.testing.assert_array_equal(count(labels.astype(jnp.uint8), 3), [1, 0, 2])
+    np.testing.assert_array_equal(is_class(labels, 3), [1, 1, 1, 0, 0, 0])
+
+
 def test_labels_of_no_class():
     labels = jnp.array([-1, 0, 2, 3, 7])
     np.testing.assert_array_equal(is_class(labels, 3), [False, True, True, False, False])
