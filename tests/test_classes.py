@@ -10,11 +10,13 @@ from otrw_jax import losses, metrics
 from otrw_jax.classes import class_counts, class_ids, is_class, of_class
 from otrw_jax.methods.base import Batch, Examples, TrainingData
 from otrw_jax.methods.erm import erm, influence
+from otrw_jax.methods.heads.oltr import oltr
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
 from otrw_jax.ot.weights import effective_number_example_weights
 
+WEIGHTS = jnp.array([1.0, 2.0, 50.0])
 SMALL = [(np.uint8, 256), (np.uint8, 300), (np.int8, 128), (np.int8, 200), (np.int16, 40_000)]
 
 
@@ -91,13 +93,21 @@ def test_a_step_trains_on_them():
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
-def test_padding_has_no_class_weight():
-    """Divided by the weights of the batch, a padded batch is its examples alone."""
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model, sgd: erm(model, sgd),
+        lambda model, sgd: erm(model, sgd, class_weights=WEIGHTS),
+        lambda model, sgd: erm(model, sgd, class_weights=WEIGHTS, divide_by_weights=True),
+        lambda model, sgd: oltr(model, sgd, sgd, 3),
+    ],
+    ids=["erm", "class weights", "divided by weights", "oltr"],
+)
+def test_a_padded_batch_is_its_examples_alone(make):
     model = flax_model(MLP((4,)), LinearHead(3))
     inputs = jnp.asarray(np.random.default_rng(2).normal(size=(6, 3)), jnp.float32)
     labels = jnp.array([0, 1, 2, 0, -1, -1])
-    weights = jnp.array([1.0, 2.0, 50.0])
-    method = erm(model, optax.sgd(0.1), class_weights=weights, divide_by_weights=True)
+    method = make(model, optax.sgd(0.1))
     data = TrainingData(Examples(inputs[:4], labels[:4]), None, 3)
     state = method.init(jax.random.key(0), model.init(jax.random.key(0), inputs), data)
     step = jax.jit(method.step)

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 
 from otrw_jax.checks import check_finite, check_number
-from otrw_jax.classes import class_ids, of_class
+from otrw_jax.classes import class_ids, is_class, of_class
 from otrw_jax.losses import PerExampleLoss, cross_entropy
 from otrw_jax.methods.base import Method, check_data, over_size
 from otrw_jax.methods.part import Part, add_cross_entropy, at_step
@@ -79,7 +79,6 @@ def erm(
 
     def step(state, batch, meta):
         trained, rest = part.split(state.variables)
-        size = part.summed(jnp.full((), batch.labels.shape[0], jnp.float32))
         inputs, parts = batch.inputs, [(1.0, batch.labels)]
         if mixup:
             key = jax.random.fold_in(state.key, state.step)
@@ -91,12 +90,13 @@ def erm(
             for share, labels in parts:
                 losses = loss(logits, labels)
                 _check_shape("loss", losses, labels.shape, "one number an example")
-                weights = jnp.ones_like(losses)
+                # Padding is no part of the batch's size.
+                weights = ones = is_class(labels, logits.shape[-1]).astype(losses.dtype)
                 if class_weights is not None:
                     now = jnp.asarray(at_step(class_weights, state.step))
                     _check_shape("class_weights", now, logits.shape[-1:], "one a class")
                     weights = of_class(now, labels)
-                total += share * jnp.sum(weights)
+                total += share * jnp.sum(weights if divide_by_weights else ones)
                 if factor is not None:
                     weights = weights * factor(state.step, z, logits, labels)
                 weighted += share * jnp.sum(weights * losses)
@@ -104,7 +104,7 @@ def erm(
 
         def gradient_at(trained):
             gradient, (total, after, *aux) = jax.grad(objective, has_aux=True)(trained)
-            total = part.summed(total) if divide_by_weights else size
+            total = part.summed(total)
             total = jnp.where(total > 0, total, 1)  # Of a batch of classes without weight.
             gradient = over_size(part.summed(gradient), total)
             if meta_cross_entropy:

@@ -119,7 +119,8 @@ def oltr(
         trained, rest = part.split(without)
         rest = _with_memory(rest, memory)
         labels = batch.labels
-        size = part.summed(jnp.full((), labels.shape[0], jnp.float32))
+        known = is_class(labels, memory.shape[0])
+        size = jnp.maximum(part.summed(jnp.sum(known, dtype=jnp.float32)), 1)
 
         def objective(trained):
             losses, (z, logits, after) = part.losses(cross_entropy, batch, trained, rest)
