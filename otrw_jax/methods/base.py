@@ -32,7 +32,8 @@ class Batch(NamedTuple):
 
     They differ from one another, except in batches that are drawn by `Method.sampling`.
     A label of no class, such as -1, may pad a batch: the losses give its example 0 and no gradient,
-    and metrics do not count it.
+    and metrics do not count it. Methods that weigh the examples of a batch against one another (OT,
+    `meta_weight_net`, `learned_weights`) count it among these: their batches are to be whole.
     """
 
     inputs: PyTree
