@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from otrw_jax.checks import check_number
+from otrw_jax.classes import class_counts, class_ids
 from otrw_jax.losses import wide
 from otrw_jax.methods.base import Method, TrainingData
 from otrw_jax.methods.reading import ROWS, evaluated_features, in_chunks
@@ -59,10 +60,10 @@ def tau_normalised(
         kernel = _over_length(kernel, tau)
         # Neither the logits of all of them at once nor a matrix [k k] of many classes.
         predictions = in_chunks(lambda z: jnp.argmax(z @ kernel, axis=-1), z, ROWS, compiled=True)
-        labels = labels.astype(predictions.dtype)  # Counts of a small type would run over.
-        right, every = (predictions == labels).astype(labels.dtype), jnp.ones_like(labels)
-        by_class = partial(jax.ops.segment_sum, segment_ids=labels, num_segments=num_classes)
-        return jnp.nanmean(by_class(right) / by_class(every))
+        labels = class_ids(labels, num_classes)
+        right = (predictions == labels).astype(jnp.int32)
+        right = jax.ops.segment_sum(right, labels, num_classes)
+        return jnp.nanmean(right / class_counts(labels, num_classes))
 
     @jax.jit
     def best(kernel, z, labels):

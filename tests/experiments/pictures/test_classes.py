@@ -64,9 +64,12 @@ def test_of_very_many_classes_neighbours_are_shown_together(tmp_path, monkeypatc
     )
     np.testing.assert_array_equal(pictures.in_blocks(counts, 2), blocks)
     np.testing.assert_array_equal(pictures.in_blocks(counts, 1), counts)
+    in_blocks, sizes = pictures.in_blocks, []
+    monkeypatch.setattr(pictures, "in_blocks", lambda x, n: sizes.append(n) or in_blocks(x, n))
     monkeypatch.setattr(pictures, "ROWS", 3)
     pictures.confusion_pictures(tmp_path / "many.png", {"many": counts}, list("abcde"))
     read(tmp_path / "many.png")
+    assert sizes == [2]
 
 
 @pytest.mark.parametrize("k", [3, 100])
