@@ -1,44 +1,25 @@
-"""Settings of every test: eight CPU devices, no silent broadcast between ranks, quick compilation.
+"""Settings of every test: eight CPU devices, no silent broadcast of ranks, signatures checked."""
 
-Compilation is most of the tests' time, so XLA's CPU backend is told to optimise little, and what is
-compiled is kept in the environment's folder, for all workers and for the next time; processes that
-tests start inherit both. An entry that cannot be read is compiled anew. Bytecode is kept too,
-whatever the environment says.
+import tests.quick  # noqa: I001, before JAX is imported, which reads what it sets.
 
-What is tested is what this project's programs compute, not how XLA emits them: its older emitters
-of fused loops compile in half the time of the newer ones. A jaxlib that does not know the option
-passes over it, as over every extra one.
-"""
+import jax
+import jaxtyping
+import pytest
 
-import gc
-import os
-import pathlib
-import sys
-
-QUICK = (
-    "--xla_backend_optimization_level=0 "
-    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+import tests.signatures  # noqa: F401
+from tests.quick import (  # noqa: F401
+    programs_kept,
+    programs_let_go,
+    pytest_collection_finish,
+    pytest_runtest_protocol,
 )
-
-# Before JAX is imported, which reads them. A worker inherits them from its parent: the flags, which
-# are part of an entry's key, must not be doubled.
-if QUICK not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(sys.prefix, "compiled")))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
-
-import jax  # noqa: E402
-import jaxtyping  # noqa: E402
-import pytest  # noqa: E402
-
-import tests.signatures  # noqa: E402, F401
 
 # Before these are imported: every call is then checked against the shapes of its signature.
 CHECKED = ("otrw_jax.losses", "otrw_jax.metrics", "otrw_jax.ot")
 jaxtyping.install_import_hook(CHECKED, "tests.signatures.checked")
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Parts of the paths of what takes long: some seconds of processor time and more where programs are
 # kept from before, or processes of its own. `make test-fast` leaves them out.
@@ -79,12 +60,6 @@ SLOW = (
     "test_weights_elsewhere.py",
 )
 
-MOST_MAPS = 20_000
-"""Of a process after a file of tests; one file adds some thousands."""
-
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")
-
 
 def pytest_collection_modifyitems(items):
     """Marks what is slow, and has it begun first: workers then end at the same time."""
@@ -92,32 +67,6 @@ def pytest_collection_modifyitems(items):
         if any(f"tests/{part}" in item.nodeid for part in SLOW):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-def pytest_collection_finish():
-    """Has garbage looked for less often, and not in what stays: traces are many small objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-
-
-@pytest.fixture(autouse=True)
-def programs_kept():
-    """Keeps programs again after a script that keeps none: it says so for the whole process."""
-    yield
-    jax.config.update("jax_enable_compilation_cache", True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def programs_let_go():
-    """Lets compiled programs go before a process has as many memory maps as Linux allows, 65,530.
-
-    Each program on CPUs is several maps, and a process that has too many ends in an abort.
-    """
-    yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_text().splitlines()) > MOST_MAPS:
-        jax.clear_caches()
 
 
 @pytest.fixture

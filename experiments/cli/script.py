@@ -1,5 +1,6 @@
 """The flags that scripts share; how one starts, and how it ends where something is wrong."""
 
+import gc
 import os
 import re
 import signal
@@ -92,6 +93,7 @@ def run_app(
     """
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.freeze()  # What is imported stays, and is not to be searched for garbage.
     flags.mark_flags_as_required(required)
 
     def quiet_main(argv):
