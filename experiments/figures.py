@@ -9,7 +9,7 @@ import pathlib
 from absl import flags
 
 from experiments.cli import DATA_DIR, WORKDIR, run_app
-from experiments.configs.places import expanded
+from experiments.configs.user_paths import expanded
 from experiments.pictures.drawing import compare, draw
 
 COMPARE = flags.DEFINE_list("compare", [], "Run directories that are drawn side by side.")

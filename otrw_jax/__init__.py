@@ -27,7 +27,7 @@ from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.meta.class_weight import meta_class_weight
 from otrw_jax.methods.meta.l2rw import l2rw
 from otrw_jax.methods.meta.learned_weights import learned_weights
-from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.meta_weight_net import meta_weight_net
 from otrw_jax.methods.meta.metasaug import metasaug
 from otrw_jax.methods.ot.frozen import example_weights
 from otrw_jax.methods.ot.problem import OTProblem, OTReweighting
@@ -52,7 +52,7 @@ from otrw_jax.ot.measures import (
     random_sample,
     whole,
 )
-from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
+from otrw_jax.ot.nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.ot.weights import ExampleWeights
 from otrw_jax.posthoc import adjust_logits, ot_correction
 from otrw_jax.samplers import by_weights, class_power, progressive, sampled

@@ -31,7 +31,6 @@ SLOW = (
     "experiments/cli/test_processes.py",
     "experiments/studies/controls/",
     "experiments/studies/test_within_minutes.py",
-    "experiments/photos/",
     "experiments/pictures/test_classes.py",
     "experiments/configs/test_earlier.py",
     "experiments/recipes/test_levers.py",

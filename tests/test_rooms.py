@@ -17,7 +17,7 @@ KNOWS = {
     "data": {"checks", "data", "extras", "files"},
     "methods": {"checks", "classes", "losses", "methods", "models", "ot", "paths", "samplers"},
     "samplers.py": {"checks", "classes", "methods"},
-    "training": {"checks", "data", "files", "methods", "metrics", "models", "training"},
+    "training": {"checks", "data", "files", "methods", "metrics", "models", "paths", "training"},
 }
 """From a folder, or a file beside it, to what of the library it may import."""
 

@@ -17,7 +17,7 @@ from experiments import end_at_once
 from experiments.cli import compilation
 from experiments.cli.help import asks_for_help, config_argument, missing_config, show_help
 from experiments.configs.overrides import spelling
-from experiments.configs.places import expanded
+from experiments.configs.user_paths import expanded
 
 INTERRUPTED, UNREAD = 130, 141
 """What scripts exit with, as a shell's programs do that such a signal ends."""

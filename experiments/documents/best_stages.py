@@ -48,7 +48,7 @@ def _sentence(name: str, records: list[dict], setting: tuple[str, str, float]) -
     for row, runs in rows.items():
         recipe = TABLES[name].rows[row].recipe
         of = RECIPES[recipe]
-        on_cross_entropy = of.second is not None and of.first == RECIPES["ce"].first
+        on_cross_entropy = of.second is not None and of.trains_first == RECIPES["ce"].trains_first
         if on_cross_entropy and recipe not in (*SAME_EPOCHS, *TRANSDUCTIVE):
             kinds[of.preset is not None][row] = runs
     seeds = sorted(set().union(*(runs for kind in kinds.values() for runs in kind.values())))

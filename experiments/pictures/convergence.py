@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.pictures.classes import LINES, save
+from experiments.pictures.style import LINES, save
 
 
 def convergence_picture(path: str | Path, histories: Mapping[str, Sequence[dict]]) -> None:

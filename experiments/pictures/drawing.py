@@ -34,7 +34,7 @@ def draw(workdir: pathlib.Path, data_dir: str = "") -> list[pathlib.Path]:
     names = last.prepared.dataset.class_names
     recipe = last.program.config.recipe
     paths = [workdir / "confusion_matrices.png", workdir / "convergence.png"]
-    ends = {f"{RECIPES[recipe].first or recipe} (stage 1)": first}
+    ends = {f"{RECIPES[recipe].trains_first or recipe} (stage 1)": first}
     if last.stage.name != first.stage.name:
         ends[f"{recipe} (stage 2)"] = last
     confusion_pictures(paths[0], {title: confusion_of(end) for title, end in ends.items()}, names)

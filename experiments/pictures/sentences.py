@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from experiments.pictures.classes import LINES, save
+from experiments.pictures.style import LINES, save
 
 WIDTH = 96
 

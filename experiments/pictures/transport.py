@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
-from experiments.pictures.classes import check, check_shape, save, sparse
+from experiments.pictures.style import check, check_shape, save, sparse
 
 TransportResult = tuple[
     Float[Array | np.ndarray, "n m"],

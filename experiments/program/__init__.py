@@ -1,1 +1,1 @@
-"""What a config is made into: data, a network, optimisers, compiled stages."""
+"""What a config is made into: data, a network, compiled stages."""

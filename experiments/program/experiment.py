@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from experiments.configs.checks.fields import check_config
 from experiments.configs.earlier import read_given
 from experiments.configs.kinds import ENCODED, FEATURES, IMAGE_FOLDERS, is_streamed
-from experiments.configs.places import expand_paths
+from experiments.configs.user_paths import expand_paths
 from experiments.program.compiled import Program, check_streamable
 from experiments.program.data import Source
 from experiments.program.features import FeatureSource

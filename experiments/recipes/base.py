@@ -40,8 +40,8 @@ class Recipe:
             from the config's second stage of a head.
         preset: of a second stage of OT re-weighting, the choices that its section begins with, from
             the number of classes.
-        first: what is trained in the first stage; recipes that agree in it can take over each
-            other's. None where no other recipe trains the same.
+        trains_first: what is trained in the first stage; recipes that agree in it can take over
+            each other's. None where no other recipe trains the same.
         head: the network's last layer, from the number of classes; None for the one that the
             config's network has.
         branches: branches of the backbone's last block.
@@ -52,7 +52,7 @@ class Recipe:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     second: Mapping[str, Any] | None = None
     preset: Callable[[int], OTReweighting] | None = None
-    first: str | None = None
+    trains_first: str | None = None
     head: Callable[[int], nn.Module] | None = None
     branches: int = 1
 
@@ -142,7 +142,7 @@ class Context:
             options: of `Context.erm`.
         """
         section = self.first if section is None else section
-        return self.staged(section, wrap(self.erm(section, **options)))
+        return self.stage_of(section, wrap(self.erm(section, **options)))
 
     def erm(
         self,
@@ -194,7 +194,7 @@ class Context:
         model = self.model if section is self.first else self.second_model()
         optimizer = self.optimizer(section.optimizer, section)
         method = make(model, optimizer, axis_name=self.axis_name)
-        return self.staged(section, method, augment_meta)
+        return self.stage_of(section, method, augment_meta)
 
     def second_model(self) -> Model:
         """The network of the second stage, given kept features where the section has copies.
@@ -215,7 +215,7 @@ class Context:
             )
         return given_features(self.model)
 
-    def staged(
+    def stage_of(
         self, section: ConfigDict, method: Method, augment_meta: MetaAugmentation = "never"
     ) -> Stage:
         """The stage of a method by a section of the config.

@@ -23,6 +23,6 @@ def _bilateral(c: Context):
 bilateral = Recipe(
     "BBN: two branches, from the data as they are to the rare classes",
     _bilateral,
-    first="bbn",
+    trains_first="bbn",
     branches=2,
 )

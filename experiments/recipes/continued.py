@@ -15,12 +15,12 @@ head = Recipe(
     "cross-entropy continued for a second stage's epochs, head",
     _continued,
     second={},
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 whole_network = Recipe(
     "cross-entropy continued for a second stage's epochs, whole network",
     _continued,
     second={"trainable": ".*", "batch_norm": True, "feature_copies": 0},
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )

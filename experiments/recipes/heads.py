@@ -31,7 +31,7 @@ class_balanced = Recipe(
     _class_weights,
     {"beta": 0.9999},
     second={},
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 
@@ -43,7 +43,7 @@ def _crt(c: Context):
 
 
 classifier_retraining = Recipe(
-    "cRT: a new head on class-balanced draws", _crt, second={}, first="cross-entropy"
+    "cRT: a new head on class-balanced draws", _crt, second={}, trains_first="cross-entropy"
 )
 
 
@@ -52,11 +52,11 @@ def _lws(c: Context):
         return c.erm(c.second, model, trainable=trainable)
 
     method = adapted(c.second_model(), lws(), make)
-    return [c.erm_stage(), c.staged(c.second, _balanced(c, method))]
+    return [c.erm_stage(), c.stage_of(c.second, _balanced(c, method))]
 
 
 learnable_scaling = Recipe(
-    "LWS: a scale of each class's logit", _lws, second={}, first="cross-entropy"
+    "LWS: a scale of each class's logit", _lws, second={}, trains_first="cross-entropy"
 )
 
 
@@ -72,7 +72,7 @@ def _disalign(c: Context):
             divide_by_weights=True,
         )
 
-    return [c.erm_stage(), c.staged(c.second, adapted(c.second_model(), disalign(), make))]
+    return [c.erm_stage(), c.stage_of(c.second, adapted(c.second_model(), disalign(), make))]
 
 
 distribution_alignment = Recipe(
@@ -80,13 +80,13 @@ distribution_alignment = Recipe(
     _disalign,
     {"rho": 1.2},
     second={},
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 
 def _tau(c: Context):
     method = tau_normalised(c.second_model(), c.num_classes, c.options.tau, axis_name=c.axis_name)
-    return [c.erm_stage(), c.staged(c.second, method)]
+    return [c.erm_stage(), c.stage_of(c.second, method)]
 
 
 # None: the best on the meta set.
@@ -95,31 +95,31 @@ tau_normalisation = Recipe(
     _tau,
     {"tau": None},
     second=ONCE,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 
 def _class_means(c: Context):
     method = nearest_class_mean(c.second_model(), c.num_classes, axis_name=c.axis_name)
-    return [c.erm_stage(), c.staged(c.second, method)]
+    return [c.erm_stage(), c.stage_of(c.second, method)]
 
 
-class_means = Recipe("nearest class mean", _class_means, second=ONCE, first="cross-entropy")
+class_means = Recipe("nearest class mean", _class_means, second=ONCE, trains_first="cross-entropy")
 
 
 def _meta_centroids(c: Context):
     method = meta_centroids(c.second_model(), c.num_classes, axis_name=c.axis_name)
-    return [c.erm_stage(), c.staged(c.second, method)]
+    return [c.erm_stage(), c.stage_of(c.second, method)]
 
 
 meta_set_centroids = Recipe(
-    "nearest centroid of the meta set", _meta_centroids, second=ONCE, first="cross-entropy"
+    "nearest centroid of the meta set", _meta_centroids, second=ONCE, trains_first="cross-entropy"
 )
 
 
 def _meta_logistic(c: Context):
     method = meta_logistic(c.second_model(), c.num_classes, c.options.l2, axis_name=c.axis_name)
-    return [c.erm_stage(), c.staged(c.second, method)]
+    return [c.erm_stage(), c.stage_of(c.second, method)]
 
 
 meta_set_logistic = Recipe(
@@ -127,7 +127,7 @@ meta_set_logistic = Recipe(
     _meta_logistic,
     {"l2": 1.0},
     second=ONCE,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 
@@ -139,7 +139,7 @@ def _logit_adjustment(c: Context):
 
     return [
         c.erm_stage(),
-        c.staged(c.second, corrected(model, logits=logits, axis_name=c.axis_name)),
+        c.stage_of(c.second, corrected(model, logits=logits, axis_name=c.axis_name)),
     ]
 
 
@@ -148,14 +148,14 @@ logit_adjustment = Recipe(
     _logit_adjustment,
     {"tau": 1.0},
     second=ONCE,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 
 def _ot_correction(c: Context):
     correct = partial(ot_correction, epsilon=c.options.epsilon, iterations=c.options.iterations)
     method = corrected(c.second_model(), correct=correct, axis_name=c.axis_name)
-    return [c.erm_stage(), c.staged(c.second, method)]
+    return [c.erm_stage(), c.stage_of(c.second, method)]
 
 
 transport_correction = Recipe(
@@ -163,7 +163,7 @@ transport_correction = Recipe(
     _ot_correction,
     {"epsilon": 1.0, "iterations": 1000},
     second=ONCE,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 
@@ -190,5 +190,5 @@ open_long_tailed = Recipe(
     "OLTR: meta-embedding with a memory of centroids",
     _oltr,
     second={"trainable": ".*", "batch_norm": True, "feature_copies": 0},
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )

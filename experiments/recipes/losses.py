@@ -7,13 +7,13 @@ from otrw_jax.models.heads import CosineHead, LinearHead
 
 BETA = {"beta": 0.9999}
 
-cross_entropy = Recipe("cross-entropy", lambda c: [c.erm_stage()], first="cross-entropy")
+cross_entropy = Recipe("cross-entropy", lambda c: [c.erm_stage()], trains_first="cross-entropy")
 
 focal = Recipe(
     "focal loss",
     lambda c: [c.erm_stage(loss=losses.focal(c.options.gamma))],
     {"gamma": 1.0},
-    first="focal",
+    trains_first="focal",
 )
 
 
@@ -25,7 +25,7 @@ class_balanced = Recipe(
     "cross-entropy with effective-number weights of the classes",
     lambda c: [c.erm_stage(class_weights=_effective_numbers(c))],
     BETA,
-    first="class-balanced cross-entropy",
+    trains_first="class-balanced cross-entropy",
 )
 
 class_balanced_focal = Recipe(
@@ -34,26 +34,26 @@ class_balanced_focal = Recipe(
         c.erm_stage(loss=losses.focal(c.options.gamma), class_weights=_effective_numbers(c))
     ],
     BETA | {"gamma": 1.0},
-    first="class-balanced focal",
+    trains_first="class-balanced focal",
 )
 
 proportion = Recipe(
     "cross-entropy with inverse-frequency weights of the classes",
     lambda c: [c.erm_stage(class_weights=losses.inverse_frequency_weights(c.counts))],
-    first="proportion",
+    trains_first="proportion",
 )
 
 balanced_softmax = Recipe(
     "balanced softmax",
     lambda c: [c.erm_stage(loss=losses.balanced_softmax(c.counts))],
-    first="balanced softmax",
+    trains_first="balanced softmax",
 )
 
 logit_adjusted = Recipe(
     "logit-adjusted loss",
     lambda c: [c.erm_stage(loss=losses.logit_adjusted(c.counts, c.options.tau))],
     {"tau": 1.0},
-    first="logit-adjusted",
+    trains_first="logit-adjusted",
 )
 
 
@@ -74,7 +74,7 @@ ldam = Recipe(
     "label-distribution-aware margins on a cosine head",
     lambda c: [c.erm_stage(wrap=scaled(c), loss=ldam_loss(c))],
     LDAM,
-    first="ldam",
+    trains_first="ldam",
     head=CosineHead,
 )
 
@@ -93,7 +93,7 @@ ldam_drw = Recipe(
     "LDAM, with effective-number weights from a share of the epochs on",
     _ldam_drw,
     LDAM | BETA | {"start": 0.8},
-    first="ldam_drw",
+    trains_first="ldam_drw",
     head=CosineHead,
 )
 
@@ -101,7 +101,7 @@ cosine = Recipe(
     "cross-entropy of scaled cosines: LDAM without margins",
     lambda c: [c.erm_stage(wrap=scaled(c), loss=losses.ldam(c.counts, 0.0, c.options.scale))],
     {"scale": 30.0},
-    first="cosine",
+    trains_first="cosine",
     head=CosineHead,
 )
 
@@ -132,7 +132,7 @@ influence_balanced = Recipe(
     "influence-balanced loss from a share of the epochs on",
     _influence_balanced(lambda c: losses.cross_entropy, _inverse_frequencies),
     INFLUENCE,
-    first="ib",
+    trains_first="ib",
     head=LinearHead,
 )
 
@@ -140,7 +140,7 @@ influence_balanced_cb = Recipe(
     "influence-balanced loss, effective-number weights",
     _influence_balanced(lambda c: losses.cross_entropy, _effective_numbers),
     INFLUENCE | BETA,
-    first="ib_cb",
+    trains_first="ib_cb",
     head=LinearHead,
 )
 
@@ -148,6 +148,6 @@ influence_balanced_focal = Recipe(
     "influence-balanced focal loss",
     _influence_balanced(lambda c: losses.focal(c.options.gamma), _inverse_frequencies),
     INFLUENCE | {"gamma": 1.0},
-    first="ib_focal",
+    trains_first="ib_focal",
     head=LinearHead,
 )

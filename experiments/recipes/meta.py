@@ -10,7 +10,7 @@ from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.meta.class_weight import meta_class_weight
 from otrw_jax.methods.meta.l2rw import l2rw
 from otrw_jax.methods.meta.learned_weights import learned_weights
-from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.meta_weight_net import meta_weight_net
 from otrw_jax.methods.meta.metasaug import metasaug
 from otrw_jax.models.heads import CosineHead, LinearHead
 
@@ -33,7 +33,7 @@ def _l2rw(c: Context):
 
 
 learning_to_reweight = Recipe(
-    "L2RW: weights by the inner product with the meta gradient", _l2rw, META, first="l2rw"
+    "L2RW: weights by the inner product with the meta gradient", _l2rw, META, trains_first="l2rw"
 )
 
 
@@ -62,7 +62,7 @@ weight_net = Recipe(
     "Meta-Weight-Net: weights by a net that reads the loss",
     _meta_weight_net,
     AUGMENTED | {"hidden": 100, "net_learning_rate": 1e-5, "net_weight_decay": 5e-4},
-    first="mwn",
+    trains_first="mwn",
 )
 
 
@@ -85,7 +85,7 @@ learned_example_weights = Recipe(
     "Hu et al.: example weights by the slope of the meta loss",
     _learned_weights,
     META | {"tau": 5.0},
-    first="hu",
+    trains_first="hu",
 )
 
 
@@ -122,14 +122,14 @@ class_weight = Recipe(
     "meta-class-weight, cross-entropy",
     _meta_class_weight(lambda c: losses.cross_entropy),
     CLASS_WEIGHT,
-    first="mcw_ce",
+    trains_first="mcw_ce",
 )
 
 class_weight_focal = Recipe(
     "meta-class-weight, focal loss",
     _meta_class_weight(lambda c: losses.focal(c.options.gamma)),
     CLASS_WEIGHT | {"gamma": 1.0},
-    first="mcw_focal",
+    trains_first="mcw_focal",
 )
 
 class_weight_ldam = Recipe(
@@ -141,7 +141,7 @@ class_weight_ldam = Recipe(
         scaled,
     ),
     CLASS_WEIGHT | {"max_margin": 0.5, "scale": 30.0},
-    first="mcw_ldam",
+    trains_first="mcw_ldam",
     head=CosineHead,
 )
 
@@ -175,7 +175,7 @@ augmentation = Recipe(
     "MetaSAug, cross-entropy",
     _metasaug(lambda c: losses.cross_entropy),
     AUGMENTATION,
-    first="metasaug_ce",
+    trains_first="metasaug_ce",
     head=LinearHead,
 )
 
@@ -183,7 +183,7 @@ augmentation_focal = Recipe(
     "MetaSAug, focal loss",
     _metasaug(lambda c: losses.focal(c.options.gamma)),
     AUGMENTATION | {"gamma": 1.0},
-    first="metasaug_focal",
+    trains_first="metasaug_focal",
     head=LinearHead,
 )
 
@@ -191,7 +191,7 @@ augmentation_ldam = Recipe(
     "MetaSAug, margins",
     _metasaug(lambda c: losses.ldam(c.counts, c.options.max_margin, scale=1.0)),
     AUGMENTATION | {"max_margin": 0.5},
-    first="metasaug_ldam",
+    trains_first="metasaug_ldam",
     head=LinearHead,
 )
 
@@ -220,5 +220,5 @@ learned_sampling = Recipe(
     _balanced_meta_softmax,
     {"meta_batch": 512, "rate_learning_rate": 0.01},
     second={},
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )

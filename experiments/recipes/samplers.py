@@ -14,13 +14,13 @@ def _drawn(sampler):
 class_balanced = Recipe(
     "cross-entropy, classes drawn alike",
     _drawn(lambda c: class_power(c.num_classes, 0.0)),
-    first="class-balanced sampling",
+    trains_first="class-balanced sampling",
 )
 
 square_root = Recipe(
     "cross-entropy, classes drawn by the square root of their counts",
     _drawn(lambda c: class_power(c.num_classes, 0.5)),
-    first="square-root sampling",
+    trains_first="square-root sampling",
 )
 
 
@@ -33,5 +33,5 @@ def _progressive(c):
 progressively_balanced = Recipe(
     "cross-entropy, from random to class-balanced draws",
     _drawn(_progressive),
-    first="progressive sampling",
+    trains_first="progressive sampling",
 )

@@ -13,7 +13,7 @@ from otrw_jax.methods.ot.problem import OTReweighting
 from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.ot.entropic import EntropicOT
-from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
+from otrw_jax.ot.nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.training.stages import MetaAugmentation, Stage
 
 
@@ -85,7 +85,7 @@ weight_net = Recipe(
     {"net": "attention", "net_input": "features", "hidden": 128},
     second={},
     preset=presets.paper,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 
 paper = Recipe(
@@ -93,7 +93,7 @@ paper = Recipe(
     _ot,
     second={},
     preset=presets.paper,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 released = Recipe(
     "cross-entropy, then OT re-weighting as the authors' program has it",
@@ -101,19 +101,19 @@ released = Recipe(
     {"augment_meta": "epoch"},
     second={},
     preset=presets.released,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 global_weights = Recipe(
     "cross-entropy, then the global closed-form weights in the loss",
     _ot,
     second={},
     preset=presets.global_weights,
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )
 global_sampling = Recipe(
     "cross-entropy, then examples drawn by the global weights",
     _ot,
     second={},
     preset=functools.partial(presets.global_weights, sampling=True),
-    first="cross-entropy",
+    trains_first="cross-entropy",
 )

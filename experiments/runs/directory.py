@@ -147,7 +147,7 @@ def _read_config_file(workdir: pathlib.Path) -> dict:
     return config
 
 
-def check_config(workdir: pathlib.Path, record: dict) -> None:
+def check_unaltered(workdir: pathlib.Path, record: dict) -> None:
     """Refuses a config that is not the one by which a checkpoint was trained.
 
     Args:
@@ -167,7 +167,7 @@ def check_config(workdir: pathlib.Path, record: dict) -> None:
         )
 
 
-def check_data(workdir: pathlib.Path, prepared: Prepared) -> None:
+def check_same_data(workdir: pathlib.Path, prepared: Prepared) -> None:
     """Refuses data that are not those of the run in a directory.
 
     Args:

@@ -12,8 +12,8 @@ from experiments.program.prepared import Prepared
 from experiments.recipes import RECIPES
 from experiments.runs.directory import (
     ConfigMismatchError,
-    check_config,
-    check_data,
+    check_same_data,
+    check_unaltered,
     read_config,
 )
 from experiments.runs.extending import other_first_stage
@@ -61,8 +61,8 @@ def taken_over(
     if not is_network_file(source):
         with Checkpoints(source / "checkpoints", read_only=True) as theirs:
             record = theirs.record(program.ends[0])
-            check_config(source, record)
-            check_data(source, prepared)
+            check_unaltered(source, record)
+            check_same_data(source, prepared)
             state = theirs.restore(program.template(0, prepared), program.ends[0])
         described = source / "run.json"
         device = read_json(described).get("device") if described.exists() else None
@@ -99,7 +99,7 @@ def differing_first_stage(one: pathlib.Path | dict, other: pathlib.Path | dict) 
     found, wanted = (_portable_config_of(path) for path in (one, other))
     parts = ("data.", "encoder.", "model.", "stage1.", "seed", "subset_seed")
     recipes = found["recipe"], wanted["recipe"]
-    if len({RECIPES[name].first or name for name in recipes}) > 1:
+    if len({RECIPES[name].trains_first or name for name in recipes}) > 1:
         return ["recipe"]
     # Of a recipe with a second stage the options concern that.
     parts += tuple(f"options.{name}." for name in recipes if RECIPES[name].second is None)

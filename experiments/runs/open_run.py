@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from experiments.program.experiment import Experiment
 from experiments.runs.directory import (
-    check_config,
-    check_data,
+    check_same_data,
+    check_unaltered,
     claim,
     describe,
     extended,
@@ -73,7 +73,7 @@ class OpenRun:
         self.variables = self.program.initial_variables(run.seed)
         if self._writes:
             if holds_run(run.workdir):
-                check_data(run.workdir, self.prepared)
+                check_same_data(run.workdir, self.prepared)
             _tell_of_another_device(run.workdir)
             describe(run.workdir, self.program, self.prepared, self.variables)
         # Runs that are trained together are saved one after the other: a kill in between leaves
@@ -96,7 +96,7 @@ class OpenRun:
                 self.checkpoints.save(self.ends[0], state, content)
             done = self._last_whole()
             if done:
-                check_config(run.workdir, self.checkpoints.record(done))
+                check_unaltered(run.workdir, self.checkpoints.record(done))
             self.checkpoints.forget_after(done)
             if changes:
                 self._check_extension(done)

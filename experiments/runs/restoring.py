@@ -15,8 +15,8 @@ from experiments.program.data import Source
 from experiments.program.experiment import Experiment
 from experiments.program.prepared import Prepared
 from experiments.runs.directory import (
-    check_config,
-    check_data,
+    check_same_data,
+    check_unaltered,
     holds_run,
     read_config,
     runs_below,
@@ -31,7 +31,7 @@ from otrw_jax.training.streaming import Inputs
 def restore_first(experiment: Experiment, run: Run) -> tuple[Prepared, Any]:
     """A run's data, and its network's variables after the first stage."""
     prepared = experiment.prepare(run.subset_seed)
-    check_data(run.workdir, prepared)
+    check_same_data(run.workdir, prepared)
     program = experiment.program(prepared)
     with Checkpoints(run.workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(program.template(0, prepared), program.ends[0])
@@ -104,14 +104,14 @@ def restore(workdir: str | pathlib.Path, which: str = "last", data_dir: str = ""
     saved = read_config(workdir)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         whole = next((at for at in checkpoints.steps() if not checkpoints.damage(at)), None)
-        check_config(workdir, checkpoints.record(whole))
+        check_unaltered(workdir, checkpoints.record(whole))
     config = ConfigDict({name: part for name, part in saved.items() if name != "extended"})
     place = place_field(config.data.name)
     config.data[place] = data_dir or config.data[place]
     config.devices = 1
     experiment = Experiment(config, new=False)
     prepared = experiment.prepare(config.subset_seed)
-    check_data(workdir, prepared)
+    check_same_data(workdir, prepared)
     program = experiment.program(prepared)
     ends = program.ends
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:

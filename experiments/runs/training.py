@@ -23,7 +23,7 @@ from otrw_jax.training.loop import (
     EpochMetrics,
     Loop,
     TrainingDivergedError,
-    check_finite,
+    check_network,
     run_stage,
 )
 from otrw_jax.training.seeds import stack, unstack
@@ -112,7 +112,7 @@ def train_together(
                             display.waiting("evaluating", told=False)
                             _evaluate(group[0].program, records, states, seen)
                         if group[0].saves(epoch, number):
-                            _check_finite(group[0].program, records, states)
+                            _check_networks(group[0].program, records, states)
                     for run, record, state in zip(group, records, states, strict=True):
                         run.keep(epoch, record, state)
                     ended, left = time.monotonic(), [run for run in opened if not run.complete]
@@ -134,10 +134,10 @@ def _evaluate(program: Program, records: list[dict], states: list, seen: list[Pr
         record |= one
 
 
-def _check_finite(program: Program, records: list[dict], states: list) -> None:
+def _check_networks(program: Program, records: list[dict], states: list) -> None:
     """Refuses to save a group's states where a network is not finite, evaluated or not."""
     for state in states:
-        check_finite(_stage_of(program, records), state.variables)
+        check_network(_stage_of(program, records), state.variables)
 
 
 def _stage_of(program: Program, records: list[dict]) -> Stage:

@@ -93,7 +93,7 @@ def _kind(config: dict, stage: str) -> tuple:
     """What epochs of about one length have in common, but for the number of examples."""
     recipe = config["recipe"]
     section = f"stage2.{recipe}" if stage == "stage2" else "stage1"
-    trained = RECIPES[recipe].first if stage != "stage2" else recipe
+    trained = RECIPES[recipe].trains_first if stage != "stage2" else recipe
     size = config[f"{section}.batch_size"]
     return config["data.name"], config["model.name"], stage, trained, size
 
@@ -104,4 +104,4 @@ def _name(config: dict, stage: str, seed: int) -> tuple:
         return (stage, seed, repr(sorted(config.items())))
     parts = ("data.", "encoder.", "model.", f"{stage}.", "recalibration")
     fields = {name: value for name, value in config.items() if name.startswith(parts)}
-    return (stage, seed, RECIPES[config["recipe"]].first, repr(sorted(fields.items())))
+    return (stage, seed, RECIPES[config["recipe"]].trains_first, repr(sorted(fields.items())))

@@ -109,7 +109,7 @@ def resolved(config: ConfigDict, seed: int) -> dict:
 def takes_over_cross_entropy(config: ConfigDict) -> bool:
     """Whether a recipe has a second stage on the first one of cross-entropy."""
     recipe = RECIPES[config.recipe]
-    return recipe.second is not None and recipe.first == RECIPES["ce"].first
+    return recipe.second is not None and recipe.trains_first == RECIPES["ce"].trains_first
 
 
 def first_stage_of(folder: pathlib.Path, networks: pathlib.Path, config: ConfigDict, seed: int):

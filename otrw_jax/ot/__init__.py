@@ -12,7 +12,7 @@ from otrw_jax.ot.measures import (
     random_sample,
     whole,
 )
-from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
+from otrw_jax.ot.nets import AttentionWeightNet, MLPWeightNet
 from otrw_jax.ot.weights import ExampleWeights
 
 __all__ = [

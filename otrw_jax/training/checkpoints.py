@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from otrw_jax.files import read_json, uninterrupted, write_json, writing
+from otrw_jax.paths import path_name
 from otrw_jax.training.checksums import checksums, damage
 
 SUMS = "checksums.json"
@@ -145,9 +146,9 @@ class Checkpoints:
             saved = self._manager.item_metadata(step).state.tree
         empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved)
         state = self._read(step, state=ocp.args.StandardRestore(empty)).state
-        arrays = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+        arrays = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
         return jax.tree_util.tree_map_with_path(
-            lambda path, like: _restored(arrays[_name(path)], like), template
+            lambda path, like: _restored(arrays[path_name(path)], like), template
         )
 
     def check(self, template: PyTree, step: int | None = None) -> int:
@@ -289,18 +290,7 @@ def _abstract(template: PyTree) -> PyTree:
 def _types(tree: PyTree) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        path_name(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
         if hasattr(leaf, "shape")
     }
-
-
-def _name(path) -> str:
-    return "/".join(_key(part) for part in path)
-
-
-def _key(part) -> str:
-    for name in ("key", "name", "idx"):
-        if hasattr(part, name):
-            return str(getattr(part, name))
-    return str(part)

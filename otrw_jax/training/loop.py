@@ -122,7 +122,7 @@ def run_stage(
         yield number, state, metrics
 
 
-def check_finite(stage: Stage, variables: PyTree) -> None:
+def check_network(stage: Stage, variables: PyTree) -> None:
     """Refuses a network of which a number is not finite, such as one that is about to be saved.
 
     Raises:

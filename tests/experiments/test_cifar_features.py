@@ -29,7 +29,7 @@ from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
-from otrw_jax.ot.weight_nets import AttentionWeightNet
+from otrw_jax.ot.nets import AttentionWeightNet
 from tests.methods.problem import jit
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.cli import sentence
 from experiments.documents.markdown import rewrite
-from experiments.pictures.classes import save
+from experiments.pictures.style import save
 from experiments.runs.display import Display
 from experiments.runs.journal import Reporter
 from experiments.runs.learned_weights import write_weights

@@ -100,7 +100,7 @@ def test_what_cannot_be_reproduced(call, tmp_path):
 
 @pytest.mark.parametrize("first", ["cross-entropy", None])
 def test_the_first_stage_is_shared_by_those_that_train_the_same(call, tmp_path, monkeypatch, first):
-    crt = dataclasses.replace(RECIPES["crt"], first=first)
+    crt = dataclasses.replace(RECIPES["crt"], trains_first=first)
     monkeypatch.setitem(RECIPES, "crt", crt)
     seen = []
 

@@ -13,14 +13,14 @@ from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.meta.class_weight import meta_class_weight
 from otrw_jax.methods.meta.l2rw import l2rw
 from otrw_jax.methods.meta.learned_weights import learned_weights
-from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.meta_weight_net import meta_weight_net
 from otrw_jax.methods.meta.metasaug import metasaug
 from otrw_jax.methods.ot.reweight import ot_reweight
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.methods.presets import PRESETS
 from otrw_jax.methods.wrappers.averaging import averaged
 from otrw_jax.methods.wrappers.corrected import corrected
-from otrw_jax.ot.weight_nets import MLPWeightNet
+from otrw_jax.ot.nets import MLPWeightNet
 
 from .problem import COUNTS, NUM_CLASSES
 

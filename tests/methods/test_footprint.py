@@ -20,7 +20,7 @@ from otrw_jax.methods.presets import PRESETS
 from otrw_jax.models.backbones.mlp import MLP
 from otrw_jax.models.heads import LinearHead
 from otrw_jax.models.model import flax_model
-from otrw_jax.ot.weight_nets import MLPWeightNet
+from otrw_jax.ot.nets import MLPWeightNet
 
 EXAMPLES, CLASSES, META, DIM, BATCH = 40_009, 5_003, 10_006, 3, 7
 MANY = (EXAMPLES, CLASSES, META)

@@ -15,7 +15,7 @@ from otrw_jax.methods.ot.problem import OTReweighting
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.methods.presets import PRESETS, global_weights
 from otrw_jax.ot.entropic import EntropicOT
-from otrw_jax.ot.weight_nets import MLPWeightNet
+from otrw_jax.ot.nets import MLPWeightNet
 from otrw_jax.training.loop import TrainingDivergedError, make_loop, run_stage
 from otrw_jax.training.seeds import stack
 from otrw_jax.training.stages import DeviceData, Stage

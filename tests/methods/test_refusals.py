@@ -17,7 +17,7 @@ from otrw_jax.methods.meta.balanced_meta_softmax import balanced_meta_softmax
 from otrw_jax.methods.meta.class_weight import meta_class_weight
 from otrw_jax.methods.meta.l2rw import l2rw
 from otrw_jax.methods.meta.learned_weights import learned_weights
-from otrw_jax.methods.meta.loss_weight_net import meta_weight_net
+from otrw_jax.methods.meta.meta_weight_net import meta_weight_net
 from otrw_jax.methods.meta.metasaug import metasaug
 from otrw_jax.methods.ot.problem import OTReweighting
 from otrw_jax.methods.wrappers.averaging import averaged

@@ -21,7 +21,7 @@ from otrw_jax import (
     with_fresh_head,
 )
 from otrw_jax.methods.heads.meta_set import meta_centroids
-from otrw_jax.ot.weight_nets import MLPWeightNet
+from otrw_jax.ot.nets import MLPWeightNet
 from otrw_jax.samplers import class_power
 
 from . import problem

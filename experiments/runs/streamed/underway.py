@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jaxtyping import PyTree
 
-from experiments.runs.directory import UNDERWAY, check_config
+from experiments.runs.directory import UNDERWAY, check_unaltered
 from otrw_jax.training.checkpoints import Checkpoints
 from otrw_jax.training.devices import from_first, is_first_process
 from otrw_jax.training.streaming import Save, Underway
@@ -52,7 +52,7 @@ class UnderwayFolder:
             self.forget(f"what is done of epoch {done + 1} is damaged ({fault})")
             return
         record = self._checkpoints.record()
-        check_config(self._workdir, record)
+        check_unaltered(self._workdir, record)
         if record["epoch"] != done:  # A kill came between an epoch's checkpoint and this one's end.
             self.forget()
         elif record["config"] != self._about["config"]:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from otrw_jax.checks import check_number, nearest
 from otrw_jax.data.builders.image_folder import ImageFolder, ImageFolderBuilder, Watch, load_listing
 from otrw_jax.data.builders.image_lists import PARTS, Listed, Listing
-from otrw_jax.data.builders.list_files import read_list
 from otrw_jax.data.builders.manual import SourceError
+from otrw_jax.data.builders.published_lists import read_list
 
 
 class Published(NamedTuple):

@@ -77,7 +77,7 @@ def ot_weight_net(
         model: the network; its variables after stage 1 go to `init`.
         optimizer: of the network.
         net: a module from inputs `[b, d]` to weights `[b]` on the simplex, with parameters only,
-            such as those of `otrw_jax.ot.weight_nets`.
+            such as those of `otrw_jax.ot.nets`.
         net_optimizer: of the net; SGD with learning rate 4e-2 in the paper's text experiments.
         num_classes: number of classes K.
         config: which of the method's readings. An `OTReweighting` serves too, if its fields of

@@ -16,7 +16,7 @@ from otrw_jax.training.fitting.default_stages import two_stages
 from otrw_jax.training.fitting.fitted import Fitted
 from otrw_jax.training.fitting.given import Arrays, given_arrays
 from otrw_jax.training.fitting.work import Work, as_they_are
-from otrw_jax.training.loop import check_finite, make_loop, run_stage
+from otrw_jax.training.loop import check_network, make_loop, run_stage
 from otrw_jax.training.stages import Prepare, Stage
 
 
@@ -149,7 +149,7 @@ def _train(
             if improved:
                 best = chosen, jax.tree.map(jnp.copy, state)
             if epoch == stage.epochs or epoch % often.checkpoint_every == 0 or improved:
-                check_finite(stage, state.variables)
+                check_network(stage, state.variables)
                 if directory:
                     directory.save(begin + epoch, state, history, chosen)
             if watch is not None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from otrw_jax.data.builders.image_folder import load_listing
-from otrw_jax.data.builders.list_files import read_list
 from otrw_jax.data.builders.long_tailed import LONG_TAILED, list_long_tailed, load_long_tailed
 from otrw_jax.data.builders.manual import SourceError
+from otrw_jax.data.builders.published_lists import read_list
 from tests.data.builders.image_files import cut_off
 from tests.data.builders.long_tailed_files import made_rows, made_set, write_json, write_list
 

@@ -15,7 +15,7 @@ from experiments import demo, evaluate, train
 from experiments.cli import WORKDIR, run_app, sentence
 from experiments.cli import script as cli
 from experiments.configs import digits
-from experiments.configs.places import expand_paths
+from experiments.configs.user_paths import expand_paths
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

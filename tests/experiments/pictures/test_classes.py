@@ -5,6 +5,7 @@ from PIL import Image
 from experiments.pictures import classes as pictures
 from experiments.pictures import convergence as curves
 from experiments.pictures.sentences import sentences_picture
+from experiments.pictures.style import DPI
 from experiments.pictures.transport import transport_picture
 
 NAMES = ["cat", "dog", "automobile"]
@@ -22,7 +23,7 @@ def read(path):
 
 def inches(pixels):
     height, width, _ = pixels.shape
-    return width / pictures.DPI, height / pictures.DPI
+    return width / DPI, height / DPI
 
 
 def transport_results(n, m, titles):

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.configs import digits, modelnet10, sst
 from experiments.program.experiment import Experiment
-from experiments.runs.directory import ConfigMismatchError, check_config, check_place, claim
+from experiments.runs.directory import ConfigMismatchError, check_place, check_unaltered, claim
 from experiments.runs.first_stage import differing_first_stage
 from experiments.runs.identity import HOW, factor_of, fingerprint_of, flatten
 from experiments.runs.training import train
@@ -111,17 +111,17 @@ def test_an_altered_config_is_refused(small_config, tmp_path):
     config = small_config("ce")
     claim(tmp_path, config)
     record = {"config": fingerprint_of(config.to_dict())}
-    check_config(tmp_path, record)
+    check_unaltered(tmp_path, record)
     config.keep_checkpoints += 1  # How it is done.
     claim(tmp_path, config)
-    check_config(tmp_path, record)
+    check_unaltered(tmp_path, record)
     for name in sorted(set(flatten(config.to_dict())) - set(HOW))[::7]:
         altered = flatten(config.to_dict())
         altered[name] = "other"
         write_json(tmp_path / "config.json", altered)
         with pytest.raises(ConfigMismatchError, match=r"config\.json is not the config by which"):
-            check_config(tmp_path, record)
-    check_config(tmp_path, {})  # Of earlier versions.
+            check_unaltered(tmp_path, record)
+    check_unaltered(tmp_path, {})  # Of earlier versions.
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.program import data
 from experiments.program.experiment import Experiment
-from experiments.runs.directory import ConfigMismatchError, check_data
+from experiments.runs.directory import ConfigMismatchError, check_same_data
 from experiments.runs.open_run import Run
 from experiments.runs.restoring import restore, restore_first
 from experiments.runs.training import train
@@ -59,9 +59,9 @@ def test_a_run_does_not_go_on_with_other_data(copy, elsewhere, small_config, tmp
 
 def test_a_test_set_of_another_size_is_other_data(copy, experiment):
     prepared = experiment.prepare(0)
-    check_data(copy, prepared)
+    check_same_data(copy, prepared)
     write_json(copy / "run.json", read_json(copy / "run.json") | {"test": 7})
     with pytest.raises(ConfigMismatchError, match="other data: test is 7 there and 400 here"):
-        check_data(copy, prepared)
+        check_same_data(copy, prepared)
     (copy / "run.json").unlink()
-    check_data(copy, prepared)
+    check_same_data(copy, prepared)

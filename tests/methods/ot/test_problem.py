@@ -8,7 +8,7 @@ import pytest
 
 from otrw_jax import PRESETS, EntropicOT, OTProblem, OTReweighting, ot_weight_net
 from otrw_jax.methods.ot.problem import problem_alone
-from otrw_jax.ot.weight_nets import MLPWeightNet
+from otrw_jax.ot.nets import MLPWeightNet
 from tests.methods import problem
 from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_equal
 

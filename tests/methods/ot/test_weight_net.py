@@ -14,7 +14,7 @@ from scipy.special import softmax
 from otrw_jax.methods.ot.problem import OTReweighting
 from otrw_jax.methods.ot.weight_net import ot_weight_net
 from otrw_jax.ot.entropic import EntropicOT
-from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
+from otrw_jax.ot.nets import AttentionWeightNet, MLPWeightNet
 from tests.methods import problem
 from tests.methods.problem import MODEL, NUM_CLASSES, assert_trees_close, assert_trees_equal, jit
 from tests.ot import reference

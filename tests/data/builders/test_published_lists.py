@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from otrw_jax.data.builders.list_files import read_list
 from otrw_jax.data.builders.manual import SourceError
+from otrw_jax.data.builders.published_lists import read_list
 from tests.data.builders.long_tailed_files import write_json
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from otrw_jax.ot.weight_nets import AttentionWeightNet, MLPWeightNet
+from otrw_jax.ot.nets import AttentionWeightNet, MLPWeightNet
 
 NETS = {
     "mlp": MLPWeightNet(6),

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from otrw_jax.methods.meta.loss_weight_net import WeightNet, meta_weight_net
 from otrw_jax.methods.meta.meta_loss import meta_batch_of
+from otrw_jax.methods.meta.meta_weight_net import WeightNet, meta_weight_net
 from tests.methods import problem
 from tests.methods.problem import MODEL, assert_trees_close, assert_trees_equal, jit
 
