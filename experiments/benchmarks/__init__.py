@@ -1,1 +1,1 @@
-"""What `experiments.benchmark` measures: one file a section."""
+"""What `experiments.benchmark` and `experiments.scaling` measure, a file a subject."""

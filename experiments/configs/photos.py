@@ -85,6 +85,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.data.update(
         {
             # Height and width that images are brought to on the host, and of the crops of these.
+            # That a config has the first is what says that its images stay on the disk.
             "stored": 256,
             "side": 224,
             # Of brightness, contrast and saturation, from 0 for none to 1.

@@ -1,1 +1,1 @@
-"""What records say: tables, findings, comparisons seed by seed."""
+"""What records say: tables, findings, comparisons seed by seed; and what weights do elsewhere."""
