@@ -20,7 +20,7 @@ LAYOUT = (
 )
 
 
-class Stored(NamedTuple):
+class ReadArray(NamedTuple):
     """An array, and where it was found, as messages have it."""
 
     values: Shaped[np.ndarray, "..."]
@@ -36,8 +36,8 @@ class Found(NamedTuple):
         notes: what was decided, a sentence each.
     """
 
-    arrays: dict[str, Stored]
-    class_names: Stored | None
+    arrays: dict[str, ReadArray]
+    class_names: ReadArray | None
     notes: tuple[str, ...]
 
 
@@ -52,7 +52,7 @@ def read_files(place: pathlib.Path) -> Found:
     """
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist; give {LAYOUT}.")
-    arrays: dict[str, Stored] = {}
+    arrays: dict[str, ReadArray] = {}
     aside: list[str] = []
     notes: list[str] = []
     for name, stored in (
@@ -71,12 +71,12 @@ def read_files(place: pathlib.Path) -> Found:
     return Found(arrays, class_names, tuple(notes))
 
 
-def _in_folder(folder, aside, notes) -> Iterator[tuple[str, Stored]]:
+def _in_folder(folder, aside, notes) -> Iterator[tuple[str, ReadArray]]:
     for path in sorted(folder.iterdir()):
         if path.name == f"{CLASS_NAMES}.txt":
-            yield CLASS_NAMES, Stored(_lines(path), str(path))
+            yield CLASS_NAMES, ReadArray(_lines(path), str(path))
         elif path.suffix == ".npy" and path.stem in (*NAMES, CLASS_NAMES):
-            yield path.stem, Stored(_npy(path), str(path))
+            yield path.stem, ReadArray(_npy(path), str(path))
         elif path.suffix in READERS and path.stem in PARTS:
             for name, stored in READERS[path.suffix](path, notes):
                 known = name in ("features", "labels")
@@ -85,7 +85,7 @@ def _in_folder(folder, aside, notes) -> Iterator[tuple[str, Stored]]:
             aside.append(path.name)
 
 
-def _in_file(path, notes) -> Iterator[tuple[str, Stored]]:
+def _in_file(path, notes) -> Iterator[tuple[str, ReadArray]]:
     if path.suffix == ".npy":
         raise ValueError(
             f"{path} is one array, and features without labels are no data set; give {LAYOUT}."
@@ -102,7 +102,7 @@ def _npy(path: pathlib.Path) -> np.ndarray:
         raise _unreadable(path, error) from error
 
 
-def _npz(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
+def _npz(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, ReadArray]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if not isinstance(stored, np.lib.npyio.NpzFile):
@@ -114,7 +114,7 @@ def _npz(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
     yield from _named(path, arrays, others, notes)
 
 
-def _safetensors(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
+def _safetensors(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, ReadArray]]:
     with brought_by("weights", __name__):
         import safetensors
     try:
@@ -129,7 +129,7 @@ def _safetensors(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, St
     yield from _named(path, arrays, [name for name in names if not _is_known(name)], notes)
 
 
-def _parquet(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored]]:
+def _parquet(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, ReadArray]]:
     from otrw_jax.data.feature_tables import read_table  # Needs pyarrow.
 
     yield from _named(path, read_table(path, notes), [], notes)
@@ -138,13 +138,13 @@ def _parquet(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Stored
 READERS = {".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
 
 
-def _named(path, arrays, others, notes) -> Iterator[tuple[str, Stored]]:
+def _named(path, arrays, others, notes) -> Iterator[tuple[str, ReadArray]]:
     if others:
         notes.append(f"{path}: {', '.join(others)} left aside, being of no part's name.")
     if not arrays:
         raise ValueError(f"{path} holds no array named features or labels; give {LAYOUT}.")
     for name, values in arrays.items():
-        yield name, Stored(values, f"{path} ({name})")
+        yield name, ReadArray(values, f"{path} ({name})")
 
 
 def _is_known(name: str) -> bool:

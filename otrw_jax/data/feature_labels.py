@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Int32, Shaped
 
 from otrw_jax.checks import some
-from otrw_jax.data.feature_files import Stored
+from otrw_jax.data.feature_files import ReadArray
 
-Labels = dict[str, Stored]
+Labels = dict[str, ReadArray]
 
 
 def classes_of(
-    labels: Labels, listed: Stored | None
+    labels: Labels, listed: ReadArray | None
 ) -> tuple[tuple[str, ...], dict[str, Int32[np.ndarray, "n"]], tuple[str, ...]]:
     """Numbers the classes.
 
@@ -66,7 +66,7 @@ def classes_of(
     return names, {p: order[at].astype(np.int32) for p, at in numbered.items()}, tuple(notes)
 
 
-def _plain(stored: Stored, notes: list[str]) -> Shaped[np.ndarray, "n"]:
+def _plain(stored: ReadArray, notes: list[str]) -> Shaped[np.ndarray, "n"]:
     """A vector of int64 or of text."""
     values, where = np.asarray(stored.values), stored.where
     if values.ndim == 2 and values.shape[1] == 1:
@@ -114,7 +114,7 @@ def _are_names(plain, names) -> bool:
     return not all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in seen)
 
 
-def _checked_list(listed: Stored) -> tuple[str, ...]:
+def _checked_list(listed: ReadArray) -> tuple[str, ...]:
     values = np.asarray(listed.values)
     if values.ndim != 1 or values.dtype.kind != "U":
         raise ValueError(

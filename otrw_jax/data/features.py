@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int32
 
-from otrw_jax.data.feature_files import PARTS, Stored, read_files
+from otrw_jax.data.feature_files import PARTS, ReadArray, read_files
 from otrw_jax.data.feature_labels import classes_of
 
 ROWS = 16384
@@ -111,7 +111,7 @@ def _chunks(values: Float[np.ndarray, "n d"]) -> Iterator[Float[np.ndarray, "r d
     return (values[at : at + ROWS] for at in range(0, len(values), ROWS))
 
 
-def _parts(place, arrays, needed) -> dict[str, tuple[Stored, Stored]]:
+def _parts(place, arrays, needed) -> dict[str, tuple[ReadArray, ReadArray]]:
     """Features and labels of each part, of one length that is not 0."""
     parts = {}
     for part in PARTS:
@@ -143,7 +143,7 @@ def _parts(place, arrays, needed) -> dict[str, tuple[Stored, Stored]]:
     return parts
 
 
-def _checked(stored: Stored, notes: list[str]) -> Float[np.ndarray, "n d"]:
+def _checked(stored: ReadArray, notes: list[str]) -> Float[np.ndarray, "n d"]:
     values, where = stored
     if values.ndim != 2 or not values.shape[1]:
         raise ValueError(
@@ -178,7 +178,7 @@ def _check_finite(where: str, values: Float[np.ndarray, "n d"]) -> None:
         )
 
 
-def _check_widths(features: dict[str, Stored]) -> None:
+def _check_widths(features: dict[str, ReadArray]) -> None:
     train = features["train"]
     for other in features.values():
         if other.values.shape[1] != train.values.shape[1]:

@@ -57,7 +57,7 @@ class TrainingData:
     num_classes: int = flax.struct.field(pytree_node=False)
 
 
-Weights = Float[Array | np.ndarray, "N"]
+ExampleWeights = Float[Array | np.ndarray, "N"]
 """A weight for each training example."""
 
 
@@ -100,7 +100,7 @@ class Method(NamedTuple):
     sampling: Callable[[Any, Int[Array, "N"]], Float[Array, "... N"]] | None = None
     logits: Callable[[PyTree, Float[Array, "b d"]], Float[Array, "b k"]] | None = None
     correct: Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None = None
-    weights: Callable[[Any, Callable[[PyTree], Examples], int], Weights] | None = None
+    weights: Callable[[Any, Callable[[PyTree], Examples], int], ExampleWeights] | None = None
     reads_inputs: bool = False
 
 
