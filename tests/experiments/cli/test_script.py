@@ -1,5 +1,6 @@
 """The border of the scripts: arguments, paths, help, interrupts."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -40,6 +41,18 @@ def run(monkeypatch, capsys):
                 flags.FLAGS.mark_as_parsed()
 
     return call
+
+
+def test_a_script_seldom_searches_for_garbage_and_not_in_what_it_imports(run):
+    begun = "import gc, sys; sys.argv = ['-m']; import experiments; print(gc.get_threshold())"
+    said = subprocess.run(
+        [sys.executable, "-c", begun], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "(10000, 10, 10)\n"
+    kept, before = [], gc.get_freeze_count()
+    new = [[] for _ in range(1000)]  # Of those that a collection looks at.
+    run(lambda argv: kept.append(gc.get_freeze_count()))
+    assert kept[0] >= before + len(new)
 
 
 @pytest.mark.parametrize("output", ["help", "a line", "many lines"])
